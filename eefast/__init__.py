@@ -1,0 +1,32 @@
+"""eefast: early-exit transformers whose wall-clock speed-up equals their layer speed-up."""
+
+from eefast import policies
+from eefast.backbones import Backbone, LayerInputs, register_backbone
+from eefast.calibration import calibrate
+from eefast.multi_exit import MultiExitConfig, MultiExitModel, MultiExitOutput, attach_exits
+from eefast.runtime import CompiledModel, EarlyExitOutput, compile
+from eefast.simulation import Simulation, pareto_front, simulate, trade_off
+from eefast.trace import ExitTrace, record_trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Backbone",
+    "CompiledModel",
+    "EarlyExitOutput",
+    "ExitTrace",
+    "LayerInputs",
+    "MultiExitConfig",
+    "MultiExitModel",
+    "MultiExitOutput",
+    "Simulation",
+    "attach_exits",
+    "calibrate",
+    "compile",
+    "pareto_front",
+    "policies",
+    "record_trace",
+    "register_backbone",
+    "simulate",
+    "trade_off",
+]

@@ -1,0 +1,107 @@
+"""Calibration of BEEM: weights of section 3.3, thresholds of section 3.4."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from eefast.calibration.search import best
+from eefast.ops import advance, reached, signals
+from eefast.policies import BEEM
+from eefast.trace import ExitTrace
+
+ERROR_RATE_SPACE = tuple(i / 2 for i in range(1, 11))
+"""The paper's space for Eq. 3, {0.5, 1, ..., 5}; L is always added to it."""
+
+SEARCH_SPACE = (0.3, 0.6, 0.9, 1.2, 1.5)
+"""The paper's space for the classical method."""
+
+
+def calibrate_beem(
+    trace: ExitTrace,
+    *,
+    weights: Literal["accuracy", "cost"] = "accuracy",
+    thresholds: Literal["error-rate", "search"] = "error-rate",
+    space: Sequence[float] | None = None,
+    cost: float | None = None,
+    tolerance: float | None = None,
+) -> BEEM:
+    """BEEM's weights and thresholds from a trace of validation data.
+
+    Args:
+        trace: every exit's logits on validation data.
+        weights: "accuracy" (BEEM-A: each exit's accuracy on the trace) or "cost" (BEEM-C:
+            lambda * i).
+        thresholds: "error-rate" (Eq. 3: for each exit the smallest threshold at which those who
+            leave there err no more often than the last exit does over all) or "search" (one
+            threshold for all exits, see `tolerance`).
+        space: thresholds to choose from; the paper's unless given.
+        cost: lambda of "cost"; 1 / L unless given.
+        tolerance: for "search": None takes the threshold of the highest accuracy (the paper's
+            choice; ties: the fastest), a number takes the fastest one whose accuracy is at most
+            that far below the last exit's.
+
+    Raises:
+        ValueError: an argument outside its choices, an empty trace or an empty space.
+    """
+    if weights not in ("accuracy", "cost"):
+        raise ValueError(f"weights must be 'accuracy' or 'cost', got {weights!r}")
+    if weights == "accuracy":
+        if cost is not None:
+            raise ValueError(f"cost goes with weights='cost', got {cost} and weights='accuracy'")
+        start = BEEM.accuracy(trace.accuracies().tolist(), math.inf)
+    else:
+        start = BEEM.cost(trace.num_exits, math.inf, cost)
+
+    if thresholds == "error-rate":
+        if tolerance is not None:
+            raise ValueError(f"tolerance goes with thresholds='search', got {tolerance}")
+        space = sorted(ERROR_RATE_SPACE if space is None else space)
+        return dataclasses.replace(start, thresholds=error_rate_thresholds(start, trace, space))
+    if thresholds == "search":
+        space = SEARCH_SPACE if space is None else space
+        settings = [dataclasses.replace(start, thresholds=alpha) for alpha in space]
+        return best(settings, trace, tolerance)
+    raise ValueError(f"thresholds must be 'error-rate' or 'search', got {thresholds!r}")
+
+
+def error_rate_thresholds(
+    policy: BEEM, trace: ExitTrace, space: Sequence[float]
+) -> tuple[float, ...]:
+    """Eq. 3: alpha_t = min { alpha in space and {L} : error rate of those who leave at t <= p }.
+
+    p is the last exit's error rate over the whole trace. Exits are settled from the first to the
+    last, and exit t counts only the samples that no exit before it has let go. Where nobody would
+    leave, nobody errs. An exit for which no candidate will do never lets anyone leave.
+
+    Args:
+        policy: its weights are used, its thresholds are not.
+        trace: validation data.
+        space: candidates in ascending order.
+    """
+    exits = trace.num_exits
+    table = policy.table(exits)
+    p = 1 - trace.accuracies()[-1].item()
+    score = torch.zeros(len(trace.labels))
+    previous = torch.full_like(trace.labels, -1)
+    running = torch.ones_like(trace.labels, dtype=torch.bool)
+    chosen = []
+    for i in range(1, exits):
+        now = signals(trace.logits[i - 1])
+        weight, _, tau = table[i - 1]
+        score = advance(
+            score, previous, now, keep=policy.keep, gain=policy.gain, weight=weight, tau=tau
+        )
+        previous = now.prediction
+        wrong = now.prediction != trace.labels
+        for alpha in (*space, float(exits), math.inf):
+            leaves = running & reached(score, alpha, strict=policy.strict)
+            if (leaves & wrong).sum().item() <= p * leaves.sum().item():
+                break
+        chosen.append(float(alpha))
+        running &= ~leaves
+    return (*chosen, 0.0)  # the last exit always answers

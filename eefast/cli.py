@@ -1,0 +1,106 @@
+"""The command line: `eefast demo` and `eefast train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    help="Early-exit transformers whose wall-clock speed-up equals their layer speed-up.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def demo(
+    sentences: Annotated[
+        list[str] | None, typer.Argument(help="sentences to classify at the end")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="folder of the results")] = Path("artifacts/demo"),
+    seed: Annotated[int, typer.Option(help="of the split and the training")] = 0,
+) -> None:
+    """Fine-tune MiniLM with six exits on real tweets, calibrate, and time every policy."""
+    from eefast.demo import run_demo
+
+    run_demo(output, seed=seed, sentences=sentences or None)
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="a transformers model: folder or hub name")],
+    data: Annotated[str, typer.Argument(help="CSV or JSON file, or the name of a dataset")],
+    output: Annotated[Path, typer.Argument(help="folder of the finished model")],
+    validation: Annotated[
+        str | None,
+        typer.Option(help="file or dataset to calibrate BEEM on; a dataset's validation split"),
+    ] = None,
+    text_column: Annotated[str, typer.Option(help="column of the texts")] = "text",
+    label_column: Annotated[str, typer.Option(help="column of the labels")] = "label",
+    exits: Annotated[
+        str, typer.Option(help="'all', or layers with an exit, e.g. '3,6,9,12'")
+    ] = "all",
+    head: Annotated[str, typer.Option(help="'linear' or 'pooler'")] = "linear",
+    objective: Annotated[str, typer.Option(help="'beem' or 'weighted'")] = "beem",
+    epochs: Annotated[float, typer.Option(help="passes over the data")] = 3.0,
+    batch_size: Annotated[int, typer.Option(help="samples a step")] = 32,
+    learning_rate: Annotated[float, typer.Option(help="peak learning rate")] = 5e-5,
+    max_length: Annotated[int, typer.Option(help="longest text, in tokens")] = 128,
+    seed: Annotated[int, typer.Option(help="of the heads, the order and dropout")] = 0,
+) -> None:
+    """Attach exits to a classifier, train them and, given validation data, calibrate BEEM.
+
+    Interrupted, it goes on from its last checkpoint when it is called again.
+    """
+    from transformers import AutoModel, AutoTokenizer, set_seed
+
+    from eefast.calibration import calibrate
+    from eefast.data import class_names, encode, load_table
+    from eefast.multi_exit import attach_exits
+    from eefast.trace import record_trace
+    from eefast.training.fine_tune import batches, fine_tune
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    table = load_table(data, "train", text_column, label_column)
+    names = class_names(table)
+    set_seed(seed)
+    multi_exit = attach_exits(
+        AutoModel.from_pretrained(model),
+        exits if exits == "all" else [int(layer) for layer in exits.split(",")],
+        head,  # type: ignore[arg-type]  # checked by attach_exits
+        objective=objective,
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+    )
+    fine_tune(
+        multi_exit,
+        tokenizer,
+        encode(table, tokenizer, names, max_length),
+        output,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    if validation is not None:
+        held_out = load_table(validation, "validation", text_column, label_column)
+        encoded = encode(held_out, tokenizer, names, max_length)
+        trace = record_trace(multi_exit, batches(encoded, tokenizer), progress=True)
+        trace.save(output / "validation_trace.safetensors")
+        multi_exit.set_policy(calibrate("beem", trace))
+        multi_exit.save_pretrained(output)
+        accuracies = ", ".join(f"{accuracy:.3f}" for accuracy in trace.accuracies())
+        Console().print(f"validation accuracy of each exit: {accuracies}")
+    Console().print(f"saved in {output}: eefast.MultiExitModel.from_pretrained({str(output)!r})")
+
+
+def main() -> None:
+    """Entry point: what is wrong with the input is said in one line, without a traceback."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError) as error:
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False)
+        raise SystemExit(2) from None

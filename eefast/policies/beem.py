@@ -1,0 +1,64 @@
+"""BEEM: exits are experts whose weighted confidences add up while they agree."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from eefast.ops import Gain, Keep
+from eefast.policies.base import Columns, Policy, Values, numbers
+
+
+@dataclass(frozen=True)
+class BEEM(Policy):
+    """BEEM (Bajpai and Hanawal, ICLR 2025), Eq. 2:
+
+        S_i = S_(i-1) + w_i C_i    if the prediction is that of exit i - 1
+        S_i = w_i C_i              otherwise;            leave when S_i >= alpha_i
+
+    `BEEM.cost` weighs exits by depth (BEEM-C), `BEEM.accuracy` by their accuracy on validation
+    data (BEEM-A). Thresholds come from `eefast.calibrate("beem", trace)` (Eq. 3).
+
+    The authors' released code differs (zero-based weights, S reset to 0 on disagreement); this is
+    the paper's rule.
+
+    Args:
+        weights: w_i >= 0, one number or one per exit; the paper has them in [0, 1].
+        thresholds: alpha_i, one number or one per exit.
+    """
+
+    name = "beem"
+    keep, gain = Keep.AGREE, Gain.CONFIDENCE
+
+    weights: Values
+    thresholds: Values
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", numbers(self.name, "weights", self.weights, 0))
+        thresholds = numbers(self.name, "thresholds", self.thresholds, -math.inf)
+        object.__setattr__(self, "thresholds", thresholds)
+
+    @classmethod
+    def cost(cls, num_exits: int, thresholds: Values, cost: float | None = None) -> BEEM:
+        """BEEM-C (section 3.3): w_i = lambda * i, where lambda is the cost of one exit.
+
+        Args:
+            num_exits: exits of the model, L.
+            thresholds: alpha_i, one number or one per exit.
+            cost: lambda; 1 / L unless given, so that the weights end at 1 as in the paper.
+        """
+        cost = 1 / num_exits if cost is None else cost
+        return cls(tuple(cost * i for i in range(1, num_exits + 1)), thresholds)
+
+    @classmethod
+    def accuracy(cls, accuracies: Values, thresholds: Values) -> BEEM:
+        """BEEM-A (section 3.3): w_i is the accuracy of exit i on validation data, in [0, 1]."""
+        return cls(accuracies, thresholds)
+
+    @classmethod
+    def default(cls, num_exits: int) -> BEEM:
+        """BEEM-C at 1.5, the most careful threshold of the paper's search space (section 3.4)."""
+        return cls.cost(num_exits, 1.5)
+
+    def columns(self, num_exits: int) -> Columns:
+        return Columns(self.weights, self.thresholds)

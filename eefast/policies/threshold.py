@@ -1,0 +1,70 @@
+"""Policies that judge each exit alone, by its confidence or its entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eefast.ops import Gain, Keep
+from eefast.policies.base import Columns, Policy, Values, numbers
+
+
+@dataclass(frozen=True)
+class Confidence(Policy):
+    """Leave when the highest class probability reaches a threshold: S_i = C_i >= tau.
+
+    Shallow-Deep Networks (Kaya et al., ICML 2019), MSDNet (Huang et al., ICLR 2018), The Right
+    Tool for the Job (Schwartz et al., ACL 2020), ElasticBERT (Liu et al., NAACL 2022).
+
+    Args:
+        threshold: tau, one number or one per exit; a probability, so above 1 nothing leaves early.
+    """
+
+    name = "confidence"
+    keep, gain = Keep.NEVER, Gain.CONFIDENCE
+
+    threshold: Values
+
+    def __post_init__(self) -> None:
+        threshold = numbers(self.name, "threshold", self.threshold, 0)
+        object.__setattr__(self, "threshold", threshold)
+
+    @classmethod
+    def default(cls, num_exits: int) -> Confidence:
+        """0.9, the setting that the BEEM paper's Fig. 1 gives for this rule."""
+        return cls(0.9)
+
+    def columns(self, num_exits: int) -> Columns:
+        return Columns(thresholds=self.threshold)
+
+
+@dataclass(frozen=True)
+class Entropy(Policy):
+    """Leave when the normalised entropy is below a threshold: H_i < tau, as S_i = -H_i > -tau.
+
+    BranchyNet (Teerapittayanon et al., ICPR 2016), DeeBERT (Xin et al., ACL 2020), FastBERT (Liu et
+    al., ACL 2020). BranchyNet and DeeBERT measure entropy in nats: divide their thresholds by
+    ln C. FastBERT leaves at H <= tau, the others at H < tau, which is what is done here.
+
+    Args:
+        threshold: tau on the entropy over ln C, in [0, 1]; one number or one per exit.
+    """
+
+    name = "entropy"
+    keep, gain, strict = Keep.NEVER, Gain.NEGATIVE_ENTROPY, True
+
+    threshold: Values
+
+    def __post_init__(self) -> None:
+        threshold = numbers(self.name, "threshold", self.threshold, 0)
+        object.__setattr__(self, "threshold", threshold)
+
+    @classmethod
+    def default(cls, num_exits: int) -> Entropy:
+        """0.5, the middle one of the settings that FastBERT reports (0.1, 0.5, 0.8)."""
+        return cls(0.5)
+
+    def columns(self, num_exits: int) -> Columns:
+        if isinstance(self.threshold, Sequence):
+            return Columns(thresholds=[-tau for tau in self.threshold])
+        return Columns(thresholds=-self.threshold)

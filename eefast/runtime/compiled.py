@@ -1,0 +1,214 @@
+"""`CompiledModel` and `compile`: a multi-exit model with its policy, called like any classifier."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from eefast.multi_exit import MultiExitConfig, MultiExitModel
+from eefast.ops import Impl
+from eefast.policies import Policy, policy_class
+from eefast.runtime.direct import DirectRuntime
+from eefast.runtime.plan import Plan
+
+Runtime = Literal["auto", "direct"]
+
+_RUNTIMES = {"direct": DirectRuntime}
+_DEFAULT_RUNTIME = {"cpu": "direct"}
+
+
+@dataclass
+class EarlyExitOutput(ModelOutput):
+    """Output of a compiled model, one entry per sample in the order given."""
+
+    loss: Tensor | None = None  # scalar, if labels were given: the task loss of `logits`
+    logits: Tensor | None = None  # (B, C) float32, of the exit at which the sample left
+    prediction: Tensor | None = None  # (B,) int64
+    exit_layer: Tensor | None = None  # (B,) int64, 1-based layer after which it left
+    score: Tensor | None = None  # (B,) float32, the policy's score when it left
+
+
+class CompiledModel(PreTrainedModel):
+    """A `MultiExitModel` that stops for each sample where its policy says so.
+
+    Made by `eefast.compile`. It is a transformers model (pipelines take it) for inference only.
+    Several threads may call one compiled model. `fast.policy = ...` takes effect on the next
+    call, and so does a number written into `fast.policy_table`.
+    """
+
+    config_class = MultiExitConfig
+    main_input_name = "input_ids"
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    def __init__(self, model: MultiExitModel, policy: Policy, runtime: str, impl: Impl) -> None:
+        super().__init__(model.config)
+        self.model = model
+        self.impl = impl
+        self._runtime = _RUNTIMES[runtime](
+            model.adapter, model.config.num_labels, impl, model.heads.classifiers[0].weight.dtype
+        )
+        self.policy = policy
+        self.eval()
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force. Assigning one takes effect on the next call."""
+        return self._plan.policy
+
+    @policy.setter
+    def policy(self, policy: Policy) -> None:
+        self._plan = Plan.make(policy, self.model)
+
+    @property
+    def policy_table(self) -> Tensor:
+        """Weight, threshold and tau of each exit up to the last one used, [L, 3] float32.
+
+        The live table: what is written into it holds from the next call on, until `policy` is
+        assigned again. `policy` keeps describing what the table was made from.
+        """
+        return self._plan.table
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        input_ids: Tensor | None = None,  # (B, T)
+        attention_mask: Tensor | None = None,  # (B, T)
+        token_type_ids: Tensor | None = None,  # (B, T)
+        position_ids: Tensor | None = None,  # (B, T)
+        inputs_embeds: Tensor | None = None,  # (B, T, D)
+        labels: Tensor | None = None,  # (B,)
+        return_dict: bool | None = None,
+    ) -> EarlyExitOutput | tuple[Any, ...]:
+        """Classify a batch; each sample leaves at its own exit.
+
+        Raises:
+            ValueError: inputs that the backbone cannot take.
+        """
+        plan = self._plan
+        hidden, inputs = self.model.adapter.embed(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
+        )
+        state = self._runtime.run(plan, hidden, inputs)
+        output = EarlyExitOutput(
+            loss=None if labels is None else self._loss(state.logits, labels),
+            logits=state.logits,
+            prediction=state.prediction.long(),
+            exit_layer=state.exit_layer.long(),
+            score=state.score,
+        )
+        if return_dict is None:
+            return_dict = self.config.return_dict
+        return output if return_dict else output.to_tuple()
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.config.num_labels == 1:
+            return F.mse_loss(logits.squeeze(-1), labels.float())
+        return F.cross_entropy(logits, labels)
+
+    def train(self, mode: bool = True) -> CompiledModel:
+        """Only `train(False)`, which is `eval()`: a compiled model is for inference.
+
+        Raises:
+            RuntimeError: asked for training mode.
+        """
+        if mode:
+            raise RuntimeError("a compiled model is for inference; train the MultiExitModel instead")
+        super().train(False)
+        return self
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """Save the multi-exit model behind it, with the stored policies."""
+        return self.model.save_pretrained(*args, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Not for compiled models.
+
+        Raises:
+            TypeError: always; load a MultiExitModel and compile that.
+        """
+        raise TypeError("load MultiExitModel.from_pretrained(...) and call eefast.compile on it")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CompiledModel:
+        # to(), half() and their like make new weights; the plan holds the old ones.
+        super()._apply(fn, recurse)
+        self.policy = self.policy
+        return self
+
+
+def compile(
+    model: MultiExitModel,
+    policy: str | Policy = "beem",
+    *,
+    runtime: Runtime = "auto",
+    impl: Impl = "auto",
+    dtype: torch.dtype | None = None,
+) -> CompiledModel:
+    """Make a multi-exit model fast: a drop-in that stops where the policy says so.
+
+    Args:
+        model: from `attach_exits` or `MultiExitModel.from_pretrained`. It is put into evaluation
+            mode and shares its weights with the result, unless `dtype` asks for a copy.
+        policy: a policy, or the name of one: the calibrated policy stored with the model under
+            that name, otherwise the setting of the policy's paper, with a warning.
+        runtime: how layers and exit steps are driven; "auto" picks by device.
+        impl: implementation of the exit step (see `eefast.ops.exit_step`).
+        dtype: run a copy of the model in this precision; None: the model as it is.
+
+    Raises:
+        TypeError: the model has no exits, or a precision that `impl` does not take.
+        ValueError: an unknown policy, runtime or implementation, or one that does not fit.
+        RuntimeError: the implementation is not built here.
+    """
+    if not isinstance(model, MultiExitModel):
+        raise TypeError(
+            f"model must be a MultiExitModel, got {type(model).__name__} without exits: "
+            "give it some with eefast.attach_exits(model) and train them"
+        )
+    if runtime == "auto":
+        if model.device.type not in _DEFAULT_RUNTIME:
+            raise ValueError(
+                f"there is no runtime for device {model.device} yet; there is one for "
+                f"{sorted(_DEFAULT_RUNTIME)}"
+            )
+        runtime = _DEFAULT_RUNTIME[model.device.type]  # type: ignore[assignment]
+    if runtime not in _RUNTIMES:
+        raise ValueError(f"runtime must be 'auto' or one of {sorted(_RUNTIMES)}, got {runtime!r}")
+    wanted = _RUNTIMES[runtime].device_type
+    if model.device.type != wanted:
+        raise ValueError(f"runtime {runtime!r} runs on {wanted!r}, the model is on {model.device}")
+    if isinstance(policy, str):
+        policy = _named_policy(policy, model)
+    if dtype is not None and dtype != model.dtype:
+        model = copy.deepcopy(model).to(dtype)
+    return CompiledModel(model, policy, runtime, impl)
+
+
+def _named_policy(name: str, model: MultiExitModel) -> Policy:
+    stored = model.get_policy(name)
+    if stored is not None:
+        return stored
+    policy = policy_class(name).default(model.num_exits)
+    if policy.reads_signals:
+        warnings.warn(
+            f"the model holds no calibrated policy {name!r}; using the paper's setting, {policy}. "
+            f"Calibrate on validation data: eefast.calibrate({name!r}, trace), model.set_policy",
+            stacklevel=3,
+        )
+    return policy
+
+
+# Pipelines look a model's class up by name among those registered for its task.
+MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.register(
+    MultiExitConfig, (MultiExitModel, CompiledModel), exist_ok=True
+)

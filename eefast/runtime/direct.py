@@ -1,0 +1,78 @@
+"""The direct runtime, for the CPU: each decision is read as soon as it is made.
+
+On the CPU there is nothing to wait for: when the exit step returns, its result lies in memory.
+Reading it through a numpy view costs 50 ns, where a tensor's `.item()` costs ten times that.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eefast.backbones import Backbone, LayerInputs
+from eefast.ops import ExitState, Impl, implementation
+from eefast.runtime.plan import Plan
+
+ROWS_COPIED_PER_LAYER_ROW = 64
+"""How many rows of hidden states can be copied in the time in which a layer computes one row.
+
+Copying a row moves 2 T D numbers; a layer makes 12 T D^2 multiplications of it. At D = 384 and
+this machine's 20 GB/s and 300 GFLOP/s that is a ratio of about 75, and more for wider models.
+"""
+
+
+class DirectRuntime:
+    """Drives layers and exit steps on the CPU, for batches of any size.
+
+    Rows whose sample has left are dropped from the batch (hidden states, mask, positions) when
+    that pays: when copying the rows that stay costs less than computing the rows that left in one
+    more layer. The policy's state is never moved: the exit step finds each row's sample by
+    number, so results are in the caller's order throughout.
+    """
+
+    device_type = "cpu"
+
+    def __init__(self, backbone: Backbone, num_classes: int, impl: Impl, dtype: torch.dtype) -> None:
+        self._backbone = backbone
+        self._num_classes = num_classes
+        self._exit_step = implementation(impl, self.device_type, dtype)
+
+    def run(self, plan: Plan, hidden: Tensor, inputs: LayerInputs) -> ExitState:
+        """All layers that somebody needs, from the embeddings on.
+
+        Args:
+            plan: the policy's plan for this model.
+            hidden: [B, T, D], before layer 1.
+            inputs: what the layers need beside the hidden states.
+        """
+        samples = len(hidden)
+        state = ExitState.start(samples, self._num_classes, len(plan.table))
+        if not samples:
+            return state
+        running = state.running.numpy()
+        exit_layer = state.exit_layer.numpy()
+        rows: Tensor | None = None
+        for layer in range(1, plan.last_layer + 1):
+            hidden = self._backbone.layer(layer, hidden, inputs)
+            step = plan.steps.get(layer)
+            if step is None:
+                continue
+            self._exit_step(
+                self._backbone.readout(hidden), *step.head, plan.table, rows, step.exit, layer,
+                plan.keep, plan.gain, plan.strict, *state,
+            )  # fmt: skip
+            if not running[step.exit - 1]:
+                break
+            if samples > 1 and layer < plan.last_layer:
+                of_rows = exit_layer if rows is None else exit_layer[rows.numpy()]
+                stay = np.flatnonzero(of_rows == 0)
+                if _regrouping_pays(len(hidden), len(stay)):
+                    index = torch.from_numpy(stay)
+                    hidden, inputs = hidden.index_select(0, index), inputs.select(index)
+                    rows = index if rows is None else rows[index]
+        return state
+
+
+def _regrouping_pays(rows: int, stay: int) -> bool:
+    return stay < (rows - stay) * ROWS_COPIED_PER_LAYER_ROW

@@ -1,0 +1,84 @@
+"""Fine-tuning a multi-exit classifier with transformers' Trainer; what `eefast train` runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import (
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+def fine_tune(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Dataset,
+    output_dir: str | Path,
+    *,
+    epochs: float = 1.0,
+    batch_size: int = 32,
+    learning_rate: float = 5e-5,
+    seed: int = 0,
+    save_steps: int = 100,
+) -> None:
+    """Train a model with its own objective and save it, with the tokenizer, in `output_dir`.
+
+    An interrupted run leaves checkpoints in `output_dir/checkpoints`; called again with the same
+    arguments, it goes on from the last of them. When it is done they are all that is left of it:
+    removing them is the caller's choice.
+
+    Args:
+        model: trained in place.
+        tokenizer: pads the batches.
+        train: columns of the tokenizer, and `labels` (see `eefast.data.encode`).
+        output_dir: folder of the finished model.
+        epochs: passes over the data.
+        batch_size: samples a step; batches are made of texts of similar length.
+        learning_rate: peak of AdamW's, after a warm-up over a tenth of the steps, then linearly
+            down to 0.
+        seed: of the order of samples and of dropout.
+        save_steps: steps between checkpoints.
+    """
+    checkpoints = Path(output_dir) / "checkpoints"
+    set_seed(seed)
+    on_gpu = torch.cuda.is_available()
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=batch_size,
+        learning_rate=learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=0.1,
+        train_sampling_strategy="group_by_length",
+        seed=seed,
+        bf16=not on_gpu or torch.cuda.is_bf16_supported(),
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        save_steps=save_steps,
+        save_total_limit=1,
+        logging_steps=50,
+        report_to="none",
+    )
+    trainer = Trainer(
+        model, arguments, DataCollatorWithPadding(tokenizer), train, processing_class=tokenizer
+    )
+    resume = get_last_checkpoint(str(checkpoints)) if checkpoints.exists() else None
+    trainer.train(resume_from_checkpoint=resume)
+    model.eval()
+    model.save_pretrained(output_dir)
+    tokenizer.save_pretrained(output_dir)
+
+
+def batches(
+    encoded: Dataset, tokenizer: PreTrainedTokenizerBase, batch_size: int = 64
+) -> DataLoader[dict[str, torch.Tensor]]:
+    """Padded batches of an encoded data set in its own order, e.g. for `record_trace`."""
+    return DataLoader(encoded, batch_size, collate_fn=DataCollatorWithPadding(tokenizer))
