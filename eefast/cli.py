@@ -69,7 +69,7 @@ def train(
     set_seed(seed)
     multi_exit = attach_exits(
         AutoModel.from_pretrained(model),
-        exits if exits == "all" else [int(layer) for layer in exits.split(",")],
+        "all" if exits == "all" else [int(layer) for layer in exits.split(",")],
         head,  # type: ignore[arg-type]  # checked by attach_exits
         objective=objective,
         id2label=dict(enumerate(names)),

@@ -112,6 +112,7 @@ def encode(
             if unknown:
                 raise ValueError(f"labels must be among {list(names)}, got {unknown}")
             labels = [number[str(label)] for label in labels]
-        return {**tokenizer(batch["text"], truncation=True, max_length=max_length), "labels": labels}
+        tokens = tokenizer(batch["text"], truncation=True, max_length=max_length)
+        return {**tokens, "labels": labels}
 
     return table.map(encode_batch, batched=True, remove_columns=table.column_names)

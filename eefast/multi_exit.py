@@ -16,7 +16,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from eefast.backbones import backbone_for, base_model_of
 from eefast.heads import ExitHeads, HeadKind
@@ -100,7 +100,7 @@ class MultiExitModel(PreTrainedModel):
         else:
             # post_init below would draw new weights for modules without this mark.
             for module in backbone.modules():
-                module._is_hf_initialized = True
+                module._is_hf_initialized = True  # type: ignore[assignment]
         self.backbone = _without_pooler(backbone)
         self.adapter = backbone_for(self.backbone)
         config.exits = _checked_exits(config.exits, self.adapter.num_layers)
@@ -108,17 +108,22 @@ class MultiExitModel(PreTrainedModel):
             config.head,
             len(config.exits),
             self.adapter.hidden_size,
-            config.num_labels,
+            self.num_classes,
             config.share_pooler,
             config.head_dropout,
         )
         self.objective = objective(config.objective)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     @property
     def num_exits(self) -> int:
         """Number of exits, L of the recurrence."""
         return len(self.config.exits)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, C; 1 for regression."""
+        return int(self.config.num_labels or 0)
 
     def set_policy(self, policy: Policy) -> None:
         """Store a policy under its name; `save_pretrained` keeps it, `compile` finds it.
@@ -126,7 +131,7 @@ class MultiExitModel(PreTrainedModel):
         Raises:
             ValueError: it was calibrated for another number of exits or classes.
         """
-        policy.check(self.num_exits, self.config.num_labels)
+        policy.check(self.num_exits, self.num_classes)
         self.config.policies[policy.name] = policy.to_dict()
 
     def get_policy(self, name: str) -> Policy | None:
@@ -149,12 +154,12 @@ class MultiExitModel(PreTrainedModel):
         Raises:
             ValueError: inputs that the backbone cannot take, or labels outside [0, C).
         """
-        if labels is not None and self.config.num_labels > 1 and labels.device.type == "cpu":
-            check_labels(labels, self.config.num_labels)
+        if labels is not None and self.num_classes > 1:
+            check_labels(labels, self.num_classes)
         hidden, inputs = self.adapter.embed(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
         )
-        logits = []
+        logits: list[Tensor] = []
         for layer in range(1, self.adapter.num_layers + 1):
             hidden = self.adapter.layer(layer, hidden, inputs)
             if layer in self.config.exits:
@@ -169,7 +174,9 @@ class MultiExitModel(PreTrainedModel):
         return output if return_dict else output.to_tuple()
 
     @classmethod
-    def from_pretrained(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any
+    ) -> Any:
         """Load a saved `MultiExitModel`; arguments as for any transformers model.
 
         Raises:
@@ -177,6 +184,7 @@ class MultiExitModel(PreTrainedModel):
                 (nothing is filled in at random).
             OSError: there is no checkpoint.
         """
+        path = pretrained_model_name_or_path
         if kwargs.get("weights_only") is False:
             raise ValueError("weights_only=False would run code from the checkpoint; leave it out")
         if kwargs.get("config") is None:
@@ -188,9 +196,12 @@ class MultiExitModel(PreTrainedModel):
                 )
         return_info = kwargs.pop("output_loading_info", False)
         try:
-            model, info = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
+            loaded: Any = super().from_pretrained(
+                path, *model_args, output_loading_info=True, **kwargs
+            )
         except SafetensorError as error:
             raise ValueError(f"the weights in {path} are damaged: {error}") from error
+        model, info = loaded
         wrong = {k: sorted(map(str, info[k])) for k in ("missing_keys", "unexpected_keys")}
         if any(wrong.values()):
             raise ValueError(f"the weights in {path} do not fit the model: {wrong}")
@@ -237,7 +248,8 @@ def attach_exits(
     )
     attached = MultiExitModel(config, backbone)
     attached.heads.to(backbone.device, backbone.dtype)
-    return attached.train(model.training)
+    attached.train(model.training)
+    return attached
 
 
 def _without_pooler(backbone: PreTrainedModel) -> PreTrainedModel:

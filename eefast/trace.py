@@ -89,10 +89,17 @@ class ExitTrace:
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
-    """Raise ValueError unless all labels are class numbers, integers in [0, classes)."""
+    """Raise ValueError unless all labels are class numbers, integers in [0, classes).
+
+    On other devices than the CPU only their type is looked at: reading them would wait.
+    """
     if labels.is_floating_point() or labels.dtype is torch.bool:
         raise ValueError(f"labels must be integers in [0, {classes}), got {labels.dtype}")
-    if labels.numel() and not (0 <= int(labels.min()) and int(labels.max()) < classes):
+    if (
+        labels.is_cpu
+        and labels.numel()
+        and not (int(labels.min()) >= 0 and int(labels.max()) < classes)
+    ):
         raise ValueError(
             f"labels must be in [0, {classes}), got {int(labels.min())}..{int(labels.max())}"
         )
@@ -119,11 +126,14 @@ def record_trace(
     model.eval()
     try:
         for number, batch in enumerate(tqdm(data, "recording", disable=not progress)):
-            inputs = {k: v.to(model.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+            inputs = dict(batch)
             given = inputs.pop("labels", None)
             if given is None:
                 raise ValueError(f"batch {number} has no 'labels', only {sorted(inputs)}")
-            check_labels(given, model.config.num_labels)
+            check_labels(given, model.config.num_labels or 0)
+            for name, value in inputs.items():
+                if isinstance(value, Tensor):
+                    inputs[name] = value.to(model.device)
             with torch.inference_mode():
                 exits = model(**inputs).exit_logits
             logits.append(torch.stack(exits).float().cpu())

@@ -35,9 +35,7 @@ def calibrate(policy: str, trace: ExitTrace, **options: Any) -> Policy:
     else:
         chosen = _calibrate_by_search(policy, trace, **options)
     chosen.check(trace.num_exits, trace.num_classes)
-    return dataclasses.replace(
-        chosen, num_exits=trace.num_exits, num_classes=trace.num_classes
-    )
+    return dataclasses.replace(chosen, num_exits=trace.num_exits, num_classes=trace.num_classes)
 
 
 def _calibrate_by_search(

@@ -85,7 +85,9 @@ def error_rate_thresholds(
     """
     exits = trace.num_exits
     table = policy.table(exits)
-    p = 1 - trace.accuracies()[-1].item()
+    # Rates are compared as products of counts: whether two of them are equal must not hang on
+    # how 1/3 is rounded.
+    total, last_errors = len(trace.labels), (trace.logits[-1].argmax(-1) != trace.labels).sum()
     score = torch.zeros(len(trace.labels))
     previous = torch.full_like(trace.labels, -1)
     running = torch.ones_like(trace.labels, dtype=torch.bool)
@@ -100,7 +102,7 @@ def error_rate_thresholds(
         wrong = now.prediction != trace.labels
         for alpha in (*space, float(exits), math.inf):
             leaves = running & reached(score, alpha, strict=policy.strict)
-            if (leaves & wrong).sum().item() <= p * leaves.sum().item():
+            if (leaves & wrong).sum() * total <= last_errors * leaves.sum():
                 break
         chosen.append(float(alpha))
         running &= ~leaves

@@ -202,10 +202,10 @@ def _validate(
     _expect("state.running", state.running, [exits], torch.bool, hidden.device)
     if rows is None:
         if r != n:
-            raise ValueError(f"hidden has {r} rows for {n} samples; give rows to say whose they are")
+            raise ValueError(f"hidden has {r} rows for {n} samples: rows must tell whose they are")
         return
     _expect("rows", rows, [r], torch.int64, hidden.device)
-    if r and not (0 <= int(rows.min()) and int(rows.max()) < n):
+    if r and not (int(rows.min()) >= 0 and int(rows.max()) < n):
         raise ValueError(f"rows must lie in 0..{n - 1}, got {rows.min()}..{rows.max()}")
     if len(rows.unique()) != r:
         raise ValueError("rows must name each sample at most once, got repeated ones")

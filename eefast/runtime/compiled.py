@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from eefast.multi_exit import MultiExitConfig, MultiExitModel
 from eefast.ops import Impl
 from eefast.policies import Policy, policy_class
 from eefast.runtime.direct import DirectRuntime
 from eefast.runtime.plan import Plan
+from eefast.trace import check_labels
+from eefast.training import task_loss
 
 Runtime = Literal["auto", "direct"]
 
@@ -54,11 +55,9 @@ class CompiledModel(PreTrainedModel):
         super().__init__(model.config)
         self.model = model
         self.impl = impl
-        self._runtime = _RUNTIMES[runtime](
-            model.adapter, model.config.num_labels, impl, model.heads.classifiers[0].weight.dtype
-        )
+        self._runtime = _RUNTIMES[runtime](model.adapter, model.num_classes, impl, model.dtype)
         self.policy = policy
-        self.eval()
+        self.train(False)
 
     @property
     def policy(self) -> Policy:
@@ -92,15 +91,17 @@ class CompiledModel(PreTrainedModel):
         """Classify a batch; each sample leaves at its own exit.
 
         Raises:
-            ValueError: inputs that the backbone cannot take.
+            ValueError: inputs that the backbone cannot take, or labels outside [0, C).
         """
+        if labels is not None and self.model.num_classes > 1:
+            check_labels(labels, self.model.num_classes)
         plan = self._plan
         hidden, inputs = self.model.adapter.embed(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
         )
         state = self._runtime.run(plan, hidden, inputs)
         output = EarlyExitOutput(
-            loss=None if labels is None else self._loss(state.logits, labels),
+            loss=None if labels is None else task_loss(state.logits, labels),
             logits=state.logits,
             prediction=state.prediction.long(),
             exit_layer=state.exit_layer.long(),
@@ -110,11 +111,6 @@ class CompiledModel(PreTrainedModel):
             return_dict = self.config.return_dict
         return output if return_dict else output.to_tuple()
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.config.num_labels == 1:
-            return F.mse_loss(logits.squeeze(-1), labels.float())
-        return F.cross_entropy(logits, labels)
-
     def train(self, mode: bool = True) -> CompiledModel:
         """Only `train(False)`, which is `eval()`: a compiled model is for inference.
 
@@ -122,7 +118,7 @@ class CompiledModel(PreTrainedModel):
             RuntimeError: asked for training mode.
         """
         if mode:
-            raise RuntimeError("a compiled model is for inference; train the MultiExitModel instead")
+            raise RuntimeError("a compiled model is for inference: train the MultiExitModel")
         super().train(False)
         return self
 
@@ -141,7 +137,7 @@ class CompiledModel(PreTrainedModel):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CompiledModel:
         # to(), half() and their like make new weights; the plan holds the old ones.
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.policy = self.policy
         return self
 
@@ -190,7 +186,8 @@ def compile(
     if isinstance(policy, str):
         policy = _named_policy(policy, model)
     if dtype is not None and dtype != model.dtype:
-        model = copy.deepcopy(model).to(dtype)
+        model = copy.deepcopy(model)
+        model.to(dtype)  # type: ignore[arg-type]
     return CompiledModel(model, policy, runtime, impl)
 
 

@@ -33,7 +33,9 @@ class DirectRuntime:
 
     device_type = "cpu"
 
-    def __init__(self, backbone: Backbone, num_classes: int, impl: Impl, dtype: torch.dtype) -> None:
+    def __init__(
+        self, backbone: Backbone, num_classes: int, impl: Impl, dtype: torch.dtype
+    ) -> None:
         self._backbone = backbone
         self._num_classes = num_classes
         self._exit_step = implementation(impl, self.device_type, dtype)

@@ -40,7 +40,7 @@ class Plan:
         Raises:
             ValueError: the policy does not fit the model (see `Policy.check`).
         """
-        policy.check(model.num_exits, model.config.num_labels)
+        policy.check(model.num_exits, model.num_classes)
         used = policy.exits_used(model.num_exits)
         # Cut behind the last exit used, the table ends where everybody must have left.
         table = policy.table(model.num_exits)[: used[-1]].to(model.device)

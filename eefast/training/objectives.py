@@ -11,15 +11,22 @@ Objective = Callable[[Sequence[Tensor], Tensor], Tensor]
 """(exit logits: L times [B, C], labels [B]) -> loss, a scalar."""
 
 
+def task_loss(
+    logits: Tensor,  # (B, C)
+    labels: Tensor,  # (B,)
+) -> Tensor:
+    """Cross-entropy in float32, or the squared error if there is one output (C = 1)."""
+    if logits.shape[-1] == 1:
+        return F.mse_loss(logits.squeeze(-1).float(), labels.float())
+    return F.cross_entropy(logits.float(), labels)
+
+
 def weighted(
     exit_logits: Sequence[Tensor],  # L times (B, C)
     labels: Tensor,  # (B,)
 ) -> Tensor:
-    """Depth-weighted task loss, sum(i L_i) / sum(i): Kaya et al. (ICML 2019), PABEE (Eq. 4).
-
-    L_i is the cross-entropy of exit i, or its squared error if there is one output (C = 1).
-    """
-    return _depth_weighted([_task_loss(logits, labels) for logits in exit_logits])
+    """Depth-weighted task loss, sum(i L_i) / sum(i): Kaya et al. (ICML 2019), PABEE (Eq. 4)."""
+    return _depth_weighted([task_loss(logits, labels) for logits in exit_logits])
 
 
 def beem(
@@ -37,7 +44,7 @@ def beem(
     for logits in exit_logits:
         student = logits.float().log_softmax(-1)
         divergence = (student.exp() * (student - teacher)).sum(-1).mean()
-        losses.append(_task_loss(logits, labels) + divergence)
+        losses.append(task_loss(logits, labels) + divergence)
     return _depth_weighted(losses)
 
 
@@ -53,12 +60,6 @@ def objective(name: str) -> Objective:
     if name not in OBJECTIVES:
         raise ValueError(f"unknown objective {name!r}; there are {sorted(OBJECTIVES)}")
     return OBJECTIVES[name]
-
-
-def _task_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    if logits.shape[-1] == 1:
-        return F.mse_loss(logits.squeeze(-1).float(), labels.float())
-    return F.cross_entropy(logits.float(), labels)
 
 
 def _depth_weighted(losses: Sequence[Tensor]) -> Tensor:

@@ -1,0 +1,79 @@
+"""What one exit costs: the papers' eager chain against the implementations of the exit step.
+
+    pytest bench/test_exit_step.py --benchmark-only --benchmark-group-by=param:case
+
+All variants do the same work from the same strided hidden states [B, T, D], of which the head
+reads the first token. One thread, fp32.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from eefast.ops import ExitState, Gain, HeadWeights, Keep, implementation
+
+CASES = {
+    f"{kind} D={d} C={c} B={b}": (kind, d, c, b)
+    for kind in ("linear", "pooler")
+    for d, c in ((768, 2), (384, 3))
+    for b in (1, 8, 64)
+}
+EXITS = 12
+
+
+def setup_of(case):
+    kind, d, c, b = CASES[case]
+    torch.manual_seed(0)
+    pooler = (torch.randn(d, d) * d**-0.5, torch.zeros(d)) if kind == "pooler" else (None, None)
+    head = HeadWeights(*pooler, torch.randn(c, d) * d**-0.5, torch.zeros(c))
+    return torch.randn(b, 32, d), head, c, b
+
+
+def eager_chain(hidden, head, c, b):
+    """One exit as the papers' code writes it, with a batch's decision read sample by sample."""
+    score, previous = torch.zeros(b), torch.full((b,), -1)
+
+    def call():
+        x = hidden[:, 0]
+        if head.pooler_weight is not None:
+            x = torch.tanh(F.linear(x, head.pooler_weight, head.pooler_bias))
+        probabilities = F.softmax(F.linear(x, head.weight, head.bias), dim=-1)
+        confidence, prediction = probabilities.max(-1)
+        entropy = -(probabilities * torch.log(probabilities)).sum(-1)
+        if b > 1:
+            total = torch.where(prediction == previous, score, 0.0) + 0.5 * confidence
+            return bool((total >= 1.0).all()), entropy
+        total = 0.5 * confidence.item()
+        if prediction.item() == -1:
+            total += 1.0
+        return total >= 1.0, entropy
+
+    return call
+
+
+def exit_step(impl):
+    def make(hidden, head, c, b):
+        op, state = implementation(impl), ExitState.start(b, c, EXITS)
+        table = torch.tensor([[0.5, float("inf"), 0.0]] * EXITS)  # nobody leaves: no call is idle
+        keep, gain, running = int(Keep.AGREE), int(Gain.CONFIDENCE), state.running.numpy()
+
+        def call():
+            op(hidden[:, 0], *head, table, None, 1, 1, keep, gain, False, *state)
+            return running[0]
+
+        return call
+
+    return make
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "variant",
+    [eager_chain, exit_step("reference"), exit_step("cpp")],
+    ids=["eager", "reference", "cpp"],
+)
+def test_exit(benchmark, case, variant):
+    torch.set_num_threads(1)
+    benchmark.group = case
+    with torch.inference_mode():
+        benchmark(variant(*setup_of(case)))

@@ -1,0 +1,28 @@
+"""Backbones: one small adapter per transformers family, driven layer by layer."""
+
+from eefast.backbones.albert import AlbertBackbone
+from eefast.backbones.base import Backbone, LayerInputs
+from eefast.backbones.bert import BertBackbone
+from eefast.backbones.distilbert import DistilBertBackbone
+from eefast.backbones.electra import ElectraBackbone
+from eefast.backbones.encoder import EncoderBackbone
+from eefast.backbones.masks import attention_bias
+from eefast.backbones.mpnet import MPNetBackbone
+from eefast.backbones.registry import backbone_for, base_model_of, register_backbone
+from eefast.backbones.roberta import RobertaBackbone
+
+__all__ = [
+    "AlbertBackbone",
+    "Backbone",
+    "BertBackbone",
+    "DistilBertBackbone",
+    "ElectraBackbone",
+    "EncoderBackbone",
+    "LayerInputs",
+    "MPNetBackbone",
+    "RobertaBackbone",
+    "attention_bias",
+    "backbone_for",
+    "base_model_of",
+    "register_backbone",
+]

@@ -1,0 +1,44 @@
+"""The attention mask in the form that the layers add to their scores."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_HIDDEN = {
+    # What torch turns a boolean mask into, in each layer again: made here it is made once, and the
+    # same kernels run on the same numbers.
+    "sdpa": lambda dtype: -math.inf,
+    # As in transformers: a finite number, so that the softmax of a row without tokens is not NaN.
+    "eager": lambda dtype: torch.finfo(dtype).min,
+}
+
+
+def attention_bias(
+    attention_mask: Tensor | None,  # (B, T), any dtype; 0 hides a token
+    hidden: Tensor,  # (B, T, D)
+    implementation: str,  # the model's config._attn_implementation
+) -> Tensor | None:
+    """What is added to the attention scores: [B, 1, 1, T] in the dtype of `hidden`, or None.
+
+    None where nothing is hidden: without an `attention_mask`, and on the CPU, where looking is
+    cheap, with one that has no zero. On other devices the host reads nothing.
+
+    A sample of padding only attends to nothing: zeros with sdpa, the mean of all tokens with eager,
+    as in transformers.
+
+    Raises:
+        ValueError: an implementation that takes its mask in another form.
+    """
+    if implementation not in _HIDDEN:
+        raise ValueError(
+            f"attn_implementation: got '{implementation}'; wanted one of {', '.join(_HIDDEN)} "
+            "(model.set_attn_implementation changes it)"
+        )
+    if attention_mask is None or (hidden.is_cpu and bool(attention_mask.all())):
+        return None
+    shown = attention_mask.to(device=hidden.device, dtype=torch.bool)
+    bias = hidden.new_zeros(shown.shape)
+    return bias.masked_fill_(~shown, _HIDDEN[implementation](hidden.dtype))[:, None, None]

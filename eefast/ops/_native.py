@@ -1,0 +1,33 @@
+"""Loads `eefast._C`, the C++ and CUDA half, which registers its ops with torch.
+
+Importing this module loads it where it is built. An extension that is there but does not load (for
+instance because it was built for a newer torch) is an error at once, not a missing implementation.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+_LIBRARY = Path(__file__).parents[1] / "_C.abi3.so"
+
+AVAILABLE: bool = _LIBRARY.is_file()
+"""Whether the extension is built, and so loaded."""
+
+if AVAILABLE:
+    torch.ops.load_library(str(_LIBRARY))
+
+
+def require() -> None:
+    """Raise unless the extension is built.
+
+    Raises:
+        RuntimeError: it is not; the message says how to build it.
+    """
+    if not AVAILABLE:
+        raise RuntimeError(
+            "eefast's C++ extension is not built here, so impl='cpp' is not available: install a "
+            "C++ compiler (g++ or clang++), torch>=2.11, setuptools and ninja, then reinstall "
+            "eefast with `pip install --no-build-isolation`. impl='reference' needs no extension."
+        )

@@ -1,0 +1,83 @@
+"""Builds `eefast._C`, the C++ and CUDA half. All metadata is in pyproject.toml."""
+
+import os
+import shlex
+import shutil
+import sys
+from glob import glob
+
+from setuptools import find_packages, setup
+
+try:
+    from torch.utils import cpp_extension
+except ImportError as error:
+    sys.exit(
+        f"eefast builds against the torch that is installed, and importing it failed: {error}. "
+        "Install torch>=2.11, setuptools and ninja first, then use --no-build-isolation."
+    )
+
+
+def has_compiler() -> bool:
+    """Whether there is a C++ compiler. One that was asked for by name has to be there."""
+    compiler = shlex.split(os.environ.get("CXX", "c++"))[0]
+    if shutil.which(compiler):
+        return True
+    if "CXX" in os.environ:
+        sys.exit(f"CXX asks for the compiler {compiler}, which was not found.")
+    print(
+        "eefast: no C++ compiler (c++) was found. The extension eefast._C is NOT BUILT and "
+        "impl='cpp' will not be available: install one, for instance g++, then eefast again.",
+        file=sys.stderr,
+    )
+    return False
+
+
+def cuda_half() -> dict[str, list[str]]:
+    """What the extension gains where there is nvcc. No GPU is needed, nor torch's own CUDA half."""
+    # A torch that is built for the CPU does not look for CUDA.
+    home = cpp_extension.CUDA_HOME or os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    sources = glob("csrc/cuda/*.cu")
+    if not sources or not os.path.exists(os.path.join(home, "bin", "nvcc")):
+        return {"sources": []}
+    cpp_extension.CUDA_HOME = home
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0;10.0;12.0+PTX")
+    # CUDAExtension would also link torch's CUDA libraries, which the stable ABI does without.
+    return {
+        "sources": sources + glob("csrc/cuda/*.cpp"),
+        "include_dirs": [os.path.join(home, "include")],
+        "library_dirs": [os.path.join(home, "lib64")],
+        "libraries": ["cudart"],
+    }
+
+
+def extension():
+    """One build, on the stable ABIs, serves torch >= 2.11 and Python >= 3.10."""
+    cuda = cuda_half()
+    sources = glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp") + cuda.pop("sources")
+    headers = set(glob("csrc/**/*.*", recursive=True)) - set(sources)
+    return cpp_extension.CppExtension(
+        "eefast._C",
+        sorted(sources),
+        depends=sorted(headers),
+        define_macros=[("TORCH_TARGET_VERSION", "0x020b000000000000")],  # 2.11
+        extra_compile_args={
+            "cxx": ["-O3", "-std=c++17", "-g0", f"-ffile-prefix-map={os.getcwd()}/="],
+            "nvcc": ["-O3", "-std=c++17"],
+        },
+        py_limited_api=True,
+        **cuda,
+    )
+
+
+extensions = [extension()] if has_compiler() else []
+packages = find_packages(include=["eefast", "eefast.*"])
+if os.path.exists("kernels/__init__.py"):
+    packages.append("eefast.kernels")
+
+setup(
+    packages=packages,
+    package_dir={"eefast": "eefast", "eefast.kernels": "kernels"},
+    ext_modules=extensions,
+    cmdclass={"build_ext": cpp_extension.BuildExtension},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if extensions else {},
+)

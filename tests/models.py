@@ -1,0 +1,43 @@
+"""Small random models that several test files use."""
+
+import torch
+from transformers import BertConfig, BertModel
+
+from eefast import MultiExitModel, attach_exits
+
+
+def tiny_model(classes=3, layers=4, seed=0, spread=1.5, **options) -> MultiExitModel:
+    """A BERT of 4 layers, 32 wide, in evaluation mode.
+
+    `spread` is the standard deviation of the logits: samples differ in confidence and prediction.
+    """
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=99,
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=40,
+        num_labels=classes,
+        initializer_range=0.2,
+    )
+    model = attach_exits(BertModel(config), **options).eval()
+    with torch.no_grad():
+        for pooler in model.heads.poolers:
+            pooler.weight.normal_(0, 32**-0.5)
+        for classifier in model.heads.classifiers:
+            classifier.weight.normal_(0, spread * 32**-0.5)
+    return model
+
+
+def inputs_for(model, batch, length=12, seed=0, padded=False) -> dict[str, torch.Tensor]:
+    """Token ids and mask; `padded` gives the samples lengths from 1 to `length`."""
+    g = torch.Generator().manual_seed(seed)
+    ids = torch.randint(1, model.config.backbone_config.vocab_size, (batch, length), generator=g)
+    mask = torch.ones_like(ids)
+    if padded:
+        lengths = torch.randint(1, length + 1, (batch, 1), generator=g)
+        mask = (torch.arange(length) < lengths).long()
+        ids = ids * mask
+    return {"input_ids": ids, "attention_mask": mask}

@@ -1,0 +1,109 @@
+"""Signals and recurrence against the oracle, for every keep and gain kind."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eefast.ops import Gain, Keep, advance, reached, signals
+from tests.ops.oracle import advance_one, signals_of
+
+finite_logits = st.floats(-1e4, 1e4, width=32)
+
+
+@given(st.lists(finite_logits, min_size=1, max_size=9))
+def test_signals_match_the_oracle(z):
+    got = signals(torch.tensor(z))
+    prediction, confidence, entropy = signals_of(z)
+    assert got.prediction.item() == prediction
+    # float32: one rounding per class in the sum, and one each in exp and log
+    assert got.confidence.item() == pytest.approx(confidence, abs=2e-6)
+    assert got.entropy.item() == pytest.approx(entropy, abs=4e-6)
+
+
+@given(st.lists(finite_logits, min_size=2, max_size=6), st.floats(-100, 100, width=32))
+def test_signals_do_not_change_when_all_logits_shift(z, shift):
+    # Only shifts that float32 carries out exactly: what is lost in z + shift is not ours.
+    moved = torch.tensor(z) + shift
+    if not torch.equal(moved - shift, torch.tensor(z)):
+        return
+    before, after = signals(torch.tensor(z)), signals(moved)
+    torch.testing.assert_close(before.confidence, after.confidence)
+    torch.testing.assert_close(before.entropy, after.entropy, atol=1e-6, rtol=1e-5)
+
+
+@given(
+    st.permutations(list(range(5))), st.lists(finite_logits, min_size=5, max_size=5, unique=True)
+)
+def test_signals_follow_a_permutation_of_the_classes(order, z):
+    plain, permuted = signals(torch.tensor(z)), signals(torch.tensor(z)[order])
+    assert order[permuted.prediction.item()] == plain.prediction.item()
+    torch.testing.assert_close(plain.confidence, permuted.confidence)
+    torch.testing.assert_close(plain.entropy, permuted.entropy, atol=1e-6, rtol=1e-5)
+
+
+def test_ties_go_to_the_lowest_class():
+    assert signals(torch.tensor([1.0, 3.0, 3.0, 0.0])).prediction == 1
+
+
+def test_uniform_and_certain_logits():
+    uniform, certain = signals(torch.zeros(7)), signals(torch.tensor([0.0, 1e4]))
+    assert uniform.entropy == pytest.approx(1)
+    assert uniform.confidence == pytest.approx(1 / 7)
+    assert (certain.entropy, certain.confidence) == (0, 1)
+
+
+def test_minus_infinity_is_an_impossible_class():
+    got = signals(torch.tensor([0.0, 0.0, -math.inf]))
+    assert got.confidence == pytest.approx(0.5)
+    assert got.entropy == pytest.approx(math.log(2) / math.log(3))
+
+
+def test_a_nan_logit_makes_confidence_and_entropy_nan():
+    got = signals(torch.tensor([1.0, math.nan, 2.0]))
+    assert got.prediction == 1
+    assert got.confidence.isnan()
+    assert got.entropy.isnan()
+
+
+def test_one_class_is_certain():
+    got = signals(torch.tensor([[3.0], [-2.0]]))
+    assert got.confidence.tolist() == [1, 1]
+    assert got.entropy.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("keep", Keep)
+@pytest.mark.parametrize("gain", Gain)
+@given(
+    score=st.floats(-100, 100, width=32),
+    previous=st.integers(-1, 2),
+    z=st.lists(st.floats(-8, 8, width=32), min_size=3, max_size=3),
+    weight=st.floats(0, 3, width=32),
+    tau=st.floats(0, 1, width=32),
+)
+def test_one_step_of_every_kind(keep, gain, score, previous, z, weight, tau):
+    now = signals(torch.tensor([z]))
+    known = (now.prediction.item(), now.confidence.item(), now.entropy.item())
+    wanted = advance_one(score, previous, known, keep, gain, weight, tau)
+    got = advance(
+        torch.tensor([score]), torch.tensor([previous]), now,
+        keep=keep, gain=gain, weight=torch.tensor(weight), tau=torch.tensor(tau),
+    )  # fmt: skip
+    assert got.item() == pytest.approx(wanted, rel=1e-6, abs=1e-6)
+
+
+def test_a_dropped_score_is_forgotten_even_if_it_was_nan():
+    now = signals(torch.tensor([[0.0, 1.0]]))
+    got = advance(
+        torch.tensor([math.nan]), torch.tensor([0]), now,
+        keep=Keep.AGREE, gain=Gain.CONFIDENCE, weight=1.0, tau=0.0,
+    )  # fmt: skip
+    torch.testing.assert_close(got, now.confidence)
+
+
+def test_reached_is_strict_only_where_asked_and_never_for_nan():
+    score = torch.tensor([0.5, 1.0, 1.5, math.nan])
+    assert reached(score, 1.0, strict=False).tolist() == [False, True, True, False]
+    assert reached(score, 1.0, strict=True).tolist() == [False, False, True, False]

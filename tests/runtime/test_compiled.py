@@ -1,0 +1,188 @@
+"""The compiled model as a drop-in: policies, outputs, pipelines, and what it refuses."""
+
+import warnings
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import BertTokenizerFast, pipeline
+from transformers.utils import ModelOutput
+
+import eefast
+from eefast import MultiExitModel, compile
+from eefast.policies import BEEM, PABEE, Budgeted, Confidence, Never
+from tests.models import inputs_for, tiny_model
+
+
+@pytest.fixture
+def model():
+    return tiny_model()
+
+
+def test_output_is_a_model_output_in_the_callers_terms(model):
+    inputs = inputs_for(model, 4)
+    out = compile(model, Confidence(0.7))(**inputs)
+    assert isinstance(out, ModelOutput)
+    assert list(out.keys()) == ["logits", "prediction", "exit_layer", "score"]
+    assert out["logits"] is out.logits
+    assert out[0] is out.logits
+    assert torch.equal(out.prediction, out.logits.argmax(-1))
+    assert out.logits.dtype == torch.float32
+
+
+def test_it_accepts_what_the_model_accepts(model):
+    inputs, fast = inputs_for(model, 4), compile(model, Confidence(0.7))
+    wanted = fast(**inputs).logits
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    assert torch.equal(fast(ids).logits, wanted)
+    assert torch.equal(fast(ids, mask, torch.zeros_like(ids)).logits, wanted)
+    assert torch.equal(fast(input_ids=ids, return_dict=False)[0], wanted)
+    positions = torch.arange(ids.shape[1])[None]
+    assert torch.equal(fast(ids, position_ids=positions).logits, wanted)
+    embedded = model.backbone.embeddings.word_embeddings(ids)
+    torch.testing.assert_close(fast(inputs_embeds=embedded).logits, wanted)
+    with pytest.raises(TypeError, match="no_such_thing"):
+        fast(ids, no_such_thing=1)
+
+
+def test_labels_give_the_loss_of_the_answers(model):
+    inputs, labels = inputs_for(model, 4), torch.tensor([0, 1, 2, 1])
+    out = compile(model, Confidence(0.7))(**inputs, labels=labels)
+    torch.testing.assert_close(out.loss, torch.nn.functional.cross_entropy(out.logits, labels))
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 3\)"):
+        compile(model, Never())(**inputs, labels=torch.tensor([0, 1, 2, 3]))
+
+
+def test_results_stay_as_they_are_when_the_model_is_called_again(model):
+    fast = compile(model, Confidence(0.7))
+    first = fast(**inputs_for(model, 4, seed=1))
+    copy = {name: value.clone() for name, value in first.items()}
+    fast(**inputs_for(model, 4, seed=2))
+    assert all(torch.equal(first[name], value) for name, value in copy.items())
+
+
+def test_a_new_policy_or_threshold_counts_from_the_next_call(model):
+    inputs, fast = inputs_for(model, 4), compile(model, Never())
+    assert fast(**inputs).exit_layer.tolist() == [4] * 4
+    fast.policy = Confidence(0.0)
+    assert fast(**inputs).exit_layer.tolist() == [1] * 4
+    fast.policy = replace(fast.policy, threshold=1.1)
+    assert fast(**inputs).exit_layer.tolist() == [4] * 4
+    fast.policy_table[1, 1] = 0.0
+    assert fast(**inputs).exit_layer.tolist() == [2] * 4
+
+
+def test_a_policy_that_does_not_fit_leaves_the_old_one(model):
+    fast = compile(model, Budgeted(2))
+    with pytest.raises(ValueError, match="2 values, the model has 4 exits"):
+        fast.policy = Confidence([0.5, 0.6])
+    assert fast.policy == Budgeted(2)
+    assert fast(**inputs_for(model, 1)).exit_layer.item() == 2
+
+
+def test_a_name_takes_the_stored_policy(model):
+    stored = BEEM([0.1, 0.2, 0.3, 0.4], 0.25)
+    model.set_policy(stored)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert compile(model, "beem").policy == stored
+        assert compile(model, policy="never").policy == Never()
+
+
+def test_a_name_without_a_stored_policy_warns_and_takes_the_papers(model):
+    with pytest.warns(UserWarning, match="no calibrated policy 'pabee'.*eefast.calibrate"):
+        assert compile(model, "pabee").policy == PABEE(2)
+
+
+def test_unknown_names(model):
+    with pytest.raises(ValueError, match=r"unknown policy 'hope'; there are .*'beem'"):
+        compile(model, "hope")
+    with pytest.raises(ValueError, match=r"runtime must be 'auto' or one of \['direct'\]"):
+        compile(model, Never(), runtime="warp")
+    with pytest.raises(ValueError, match="impl must be 'auto' or one of"):
+        compile(model, Never(), impl="warp")
+
+
+def test_what_cannot_be_compiled(model):
+    with pytest.raises(TypeError, match=r"got BertModel without exits.*eefast\.attach_exits"):
+        compile(model.backbone, Never())
+    with pytest.raises(TypeError, match="float16"):
+        compile(model, Never(), dtype=torch.float16, impl="cpp")
+    with pytest.raises(ValueError, match="no runtime for device meta"):
+        compile(tiny_model().to("meta"), Never())
+    with pytest.raises(ValueError, match="'direct' runs on 'cpu', the model is on meta"):
+        compile(tiny_model().to("meta"), Never(), runtime="direct")
+
+
+def test_regression_heads_take_fixed_depths_only():
+    model = tiny_model(classes=1)
+    inputs = inputs_for(model, 3)
+    out = compile(model, Budgeted(2))(**inputs, labels=torch.tensor([0.5, 1.0, 2.0]))
+    torch.testing.assert_close(out.logits, model(**inputs).exit_logits[1])
+    assert out.loss.isfinite()
+    with pytest.raises(ValueError, match=r"regression.*use Never\(\) or Budgeted"):
+        compile(model, PABEE(1))
+    with pytest.warns(UserWarning, match="no calibrated"), pytest.raises(ValueError, match="regr"):
+        compile(model)
+
+
+def test_sequences_longer_than_the_model_takes(model):
+    with pytest.raises(ValueError, match="41 tokens per sequence; wanted 1 to 40"):
+        compile(model, Never())(torch.ones(1, 41, dtype=torch.int64))
+
+
+def test_attributes_of_a_transformers_model(model, tmp_path):
+    fast = compile(model, PABEE(1))
+    assert fast.config is model.config
+    assert fast.device == model.device
+    assert fast.dtype == torch.float32
+    assert fast.eval() is fast
+    assert not fast.training
+    with pytest.raises(RuntimeError, match="for inference: train the MultiExitModel"):
+        fast.train()
+    assert fast.num_parameters() == model.num_parameters()
+    fast.save_pretrained(tmp_path)
+    assert isinstance(MultiExitModel.from_pretrained(tmp_path), MultiExitModel)
+    with pytest.raises(TypeError, match=r"eefast\.compile"):
+        eefast.CompiledModel.from_pretrained(tmp_path)
+
+
+def test_weights_changed_in_place_or_moved_are_the_ones_used(model):
+    inputs = inputs_for(model, 4)
+    fast = compile(model, Budgeted(1))
+    with torch.no_grad():
+        model.heads.classifiers[0].weight.zero_()
+        model.heads.classifiers[0].bias.copy_(torch.tensor([0.0, 5.0, 0.0]))
+    assert fast(**inputs).prediction.tolist() == [1] * 4
+    fast.to(torch.float64).to(torch.float32)  # makes new weights
+    with torch.no_grad():
+        model.heads.classifiers[0].bias.copy_(torch.tensor([5.0, 0.0, 0.0]))
+    assert fast(**inputs).prediction.tolist() == [0] * 4
+
+
+def test_dropout_is_off_even_if_the_model_was_in_training(model):
+    inputs = inputs_for(model, 4)
+    wanted = compile(model, Never())(**inputs).logits
+    assert torch.equal(compile(model.train(), Never())(**inputs).logits, wanted)
+
+
+@pytest.fixture
+def tokenizer(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "movie", "a", "very"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    return BertTokenizerFast(str(tmp_path / "vocab.txt"), model_max_length=40)
+
+
+def test_pipeline_takes_it_without_complaint(model, tokenizer, caplog):
+    fast = compile(model, Confidence(0.7))
+    texts = ["a good movie", "bad", "a very very bad movie"]
+    with caplog.at_level("WARNING"):
+        pipe = pipeline("text-classification", model=fast, tokenizer=tokenizer)
+        answers = pipe(texts)
+        together = pipe(texts, batch_size=3)
+    assert "not supported" not in caplog.text
+    for text, answer, other in zip(texts, answers, together, strict=True):
+        out = fast(**tokenizer(text, return_tensors="pt"))
+        assert answer["label"] == model.config.id2label[out.prediction.item()] == other["label"]
+        assert answer["score"] == pytest.approx(out.logits.softmax(-1).max().item(), abs=1e-5)
+        assert other["score"] == pytest.approx(answer["score"], abs=1e-4)

@@ -1,0 +1,198 @@
+"""Attaching exits, running, saving, loading and training a multi-exit model."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    GPT2Config,
+    GPT2Model,
+    Trainer,
+    TrainingArguments,
+)
+
+from eefast import MultiExitModel, attach_exits
+from eefast.policies import BEEM, PABEE
+from tests.models import inputs_for, tiny_model
+
+
+def test_exit_logits_are_the_heads_of_transformers_hidden_states():
+    model = tiny_model(exits=[1, 3, 4])
+    inputs = inputs_for(model, 5, padded=True)
+    out = model(**inputs)
+    hidden = model.backbone(**inputs, output_hidden_states=True).hidden_states
+    for i, layer in enumerate((1, 3, 4)):
+        torch.testing.assert_close(out.exit_logits[i], model.heads(i + 1, hidden[layer][:, 0]))
+    assert torch.equal(out.logits, out.exit_logits[-1])
+    assert out.loss is None
+
+
+def test_attach_takes_the_backbone_of_a_task_model_and_its_class_names():
+    task = BertForSequenceClassification(
+        BertConfig(
+            vocab_size=99, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+            intermediate_size=32, id2label={0: "no", 1: "yes", 2: "maybe"},
+            label2id={"no": 0, "yes": 1, "maybe": 2},
+        )
+    )  # fmt: skip
+    model = attach_exits(task)
+    assert model.config.id2label == {0: "no", 1: "yes", 2: "maybe"}
+    assert model.config.num_labels == 3
+    assert model.backbone.embeddings is task.bert.embeddings  # weights are shared,
+    assert task.bert.pooler is not None  # and the caller's model is left as it was
+    assert model.backbone.pooler is None
+    assert attach_exits(task, num_labels=5).config.num_labels == 5
+
+
+def test_attach_keeps_the_backbones_weights_and_mode():
+    config = BertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    )
+    base = BertModel(config).bfloat16().eval()
+    before = {name: weight.clone() for name, weight in base.named_parameters()}
+    model = attach_exits(base)
+    assert all(torch.equal(before[name], weight) for name, weight in base.named_parameters())
+    assert not model.training
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        dict(exits=[2, 4]),
+        dict(head="pooler"),
+        dict(head="pooler", share_pooler=True, objective="weighted"),
+    ],
+)
+def test_save_and_load(tmp_path, options):
+    model = tiny_model(**options)
+    model.set_policy(BEEM.cost(model.num_exits, 1.2))
+    model.set_policy(PABEE(1))
+    model.save_pretrained(tmp_path)
+    assert [f.name for f in tmp_path.glob("*.safetensors")]
+    loaded = MultiExitModel.from_pretrained(tmp_path)
+    assert loaded.config.exits == model.config.exits
+    assert loaded.config.objective == model.config.objective
+    assert loaded.get_policy("beem") == BEEM.cost(model.num_exits, 1.2)
+    assert loaded.get_policy("pabee") == PABEE(1)
+    assert loaded.get_policy("pcee") is None
+    inputs = inputs_for(model, 3)
+    for a, b in zip(model(**inputs).exit_logits, loaded(**inputs).exit_logits, strict=True):
+        assert torch.equal(a, b)
+    auto = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert type(auto) is MultiExitModel
+    half = MultiExitModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+
+
+def test_loading_refuses_missing_weights(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    weights = load_file(path)
+    del weights["heads.classifiers.2.weight"]
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"do not fit.*heads\.classifiers\.2\.weight"):
+        MultiExitModel.from_pretrained(tmp_path)
+
+
+def test_loading_refuses_damaged_and_foreign_checkpoints(tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "ours")
+    path = tmp_path / "ours" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="damaged"):
+        MultiExitModel.from_pretrained(tmp_path / "ours")
+    model.backbone.save_pretrained(tmp_path / "bert")
+    with pytest.raises(ValueError, match=r"model type 'bert', not a MultiExitModel.*attach_exits"):
+        MultiExitModel.from_pretrained(tmp_path / "bert")
+    with pytest.raises(OSError, match="nowhere"):
+        MultiExitModel.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="weights_only"):
+        MultiExitModel.from_pretrained(tmp_path / "ours", weights_only=False)
+
+
+def test_loading_refuses_weights_of_another_shape(tmp_path):
+    tiny_model(classes=3).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["id2label"] = {"0": "a", "1": "b"}
+    config["label2id"] = {"a": 0, "b": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RuntimeError, match="mismatch"):  # transformers' own refusal
+        MultiExitModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("objective", ["beem", "weighted"])
+def test_trainer_trains_it_unchanged(tmp_path, objective):
+    model = tiny_model(classes=2, layers=2, spread=1.0, objective=objective)
+    g = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, 99, (64, 8), generator=g)
+    data = [{"input_ids": row, "labels": int(row[1] > 49)} for row in ids]  # the 2nd token tells
+    arguments = TrainingArguments(
+        str(tmp_path), num_train_epochs=25, per_device_train_batch_size=16, learning_rate=3e-3,
+        save_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
+        logging_strategy="no", seed=0,
+    )  # fmt: skip
+    seen = {}
+
+    def metrics(prediction):
+        seen["shape"] = prediction.predictions.shape
+        return {"accuracy": (prediction.predictions.argmax(-1) == prediction.label_ids).mean()}
+
+    trainer = Trainer(model, arguments, train_dataset=data, eval_dataset=data,
+                      compute_metrics=metrics)  # fmt: skip
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    after = trainer.evaluate()
+    assert seen["shape"] == (64, 2)  # the last exit's logits only
+    assert after["eval_loss"] < 0.5 * before
+    assert after["eval_accuracy"] > 0.9
+    model.eval()
+    out = model(ids)
+    assert ((out.exit_logits[0].argmax(-1)) == (ids[:, 1] > 49)).double().mean() > 0.9
+
+
+def test_outputs_as_a_tuple_and_positional_ids():
+    model = tiny_model()
+    ids = inputs_for(model, 2)["input_ids"]
+    logits, exits = model(ids, return_dict=False)
+    assert torch.equal(logits, model(ids).logits)
+    assert len(exits) == 4
+
+
+def test_empty_batch():
+    out = tiny_model()(torch.empty(0, 5, dtype=torch.int64))
+    assert out.logits.shape == (0, 3)
+
+
+def test_exits_must_be_layers():
+    for exits in ([0, 4], [1, 2], [4, 1], [1, 1, 4], [], [5]):
+        with pytest.raises(ValueError, match=r"ending with the last layer \(4\)"):
+            tiny_model(exits=exits)
+    with pytest.raises(ValueError, match="'all' or a list of layers, got 'some'"):
+        tiny_model(exits="some")
+
+
+def test_bad_inputs():
+    model = tiny_model()
+    ids = inputs_for(model, 2)["input_ids"]
+    with pytest.raises(ValueError, match="41 tokens per sequence; wanted 1 to 40"):
+        model(torch.ones(1, 41, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 3\), got 1\.\.3"):
+        model(ids, labels=torch.tensor([1, 3]))
+    with pytest.raises(ValueError, match="unknown objective 'hope'"):
+        tiny_model(objective="hope")
+    with pytest.raises(ValueError, match="head must be one of"):
+        tiny_model(head="mlp")
+    with pytest.raises(ValueError, match=r"'gpt2'; there are .*bert.*register_backbone"):
+        attach_exits(GPT2Model(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9)))
+    with pytest.raises(TypeError, match="transformers PreTrainedModel"):
+        attach_exits(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="calibrated for 6 exits, got 4"):
+        model.set_policy(PABEE(1, num_exits=6))
+    assert model.config.policies == {}

@@ -1,0 +1,108 @@
+"""Simulation: bookkeeping, trade-off curves, and agreement with the exit step itself."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eefast import ExitTrace, pareto_front, simulate, trade_off
+from eefast.ops import ExitState, HeadWeights, exit_step
+from eefast.policies import BEEM, PABEE, PCEE, Budgeted, Confidence, Entropy, Never
+from eefast.simulation import TradeOffPoint
+
+
+def random_trace(exits=4, samples=50, classes=3, seed=0, exit_layers=()):
+    g = torch.Generator().manual_seed(seed)
+    logits = torch.randn(exits, samples, classes, generator=g).cumsum(0)
+    return ExitTrace(logits, torch.randint(classes, (samples,), generator=g), exit_layers)
+
+
+def test_bookkeeping_by_hand():
+    sure, unsure = [9.0, 0.0], [0.1, 0.0]
+    logits = torch.tensor([[sure, unsure, unsure], [sure, sure, unsure], [sure, sure, unsure]])
+    outcome = simulate(Confidence(0.9), ExitTrace(logits, torch.tensor([0, 1, 0]), (2, 4, 8)))
+    assert outcome.exit.tolist() == [1, 2, 3]
+    assert outcome.exit_layer.tolist() == [2, 4, 8]
+    assert outcome.prediction.tolist() == [0, 0, 0]
+    assert outcome.accuracy == pytest.approx(2 / 3)
+    assert outcome.exit_histogram.tolist() == [1, 1, 1]
+    assert outcome.layer_speedup == pytest.approx(3 * 8 / (2 + 4 + 8))
+    assert outcome.layers_saved == pytest.approx(1 - (2 + 4 + 8) / 24)
+
+
+@pytest.mark.parametrize("policy", [BEEM.cost(4, 0.6), PABEE(1), PCEE(1, 0.6), Entropy(0.5)])
+def test_simulation_is_what_the_exit_step_does(policy):
+    trace = random_trace(samples=200)
+    state = ExitState.start(200, 3, 4)
+    head = HeadWeights(None, None, torch.eye(3), None)
+    for exit in range(1, 5):
+        exit_step(
+            trace.logits[exit - 1], head, policy.table(4), state, exit=exit, layer=exit,
+            keep=policy.keep, gain=policy.gain, strict=policy.strict, impl="reference",
+        )  # fmt: skip
+    outcome = simulate(policy, trace)
+    assert torch.equal(outcome.exit, state.exit_layer.long())
+    assert torch.equal(outcome.prediction, state.prediction.long())
+    torch.testing.assert_close(outcome.score, state.score)
+
+
+@given(st.permutations(list(range(12))), st.sampled_from([PABEE(1), Entropy(0.6), Never()]))
+def test_samples_do_not_influence_each_other(order, policy):
+    trace = random_trace(samples=12)
+    shuffled = ExitTrace(trace.logits[:, order], trace.labels[order])
+    assert torch.equal(simulate(policy, trace).exit[order], simulate(policy, shuffled).exit)
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_a_higher_threshold_never_leaves_earlier(a, b):
+    low, high = sorted((a, b))
+    trace = random_trace()
+    for family in (Confidence, lambda t: BEEM(1.0, 4 * t)):
+        early, late = simulate(family(low), trace), simulate(family(high), trace)
+        assert (early.exit <= late.exit).all()
+
+
+def test_never_is_the_last_exit_and_budgeted_the_one_asked_for():
+    trace = random_trace()
+    assert simulate(Never(), trace).accuracy == pytest.approx(trace.accuracies()[-1].item())
+    assert simulate(Never(), trace).layer_speedup == 1
+    assert simulate(Budgeted(2), trace).accuracy == pytest.approx(trace.accuracies()[1].item())
+    assert simulate(Budgeted(2), trace).layer_speedup == 2
+
+
+def test_one_exit_and_no_samples():
+    assert simulate(PABEE(1), random_trace(exits=1)).exit.tolist() == [1] * 50
+    empty = simulate(PABEE(1), random_trace(samples=0))
+    assert empty.exit.tolist() == []
+    assert math.isnan(empty.accuracy)
+
+
+def test_a_policy_for_other_classes_or_exits_is_refused():
+    with pytest.raises(ValueError, match="3 values, the model has 4 exits"):
+        simulate(Confidence([0.5] * 3), random_trace())
+    with pytest.raises(ValueError, match="calibrated for 2 classes, got 3"):
+        simulate(PABEE(1, num_classes=2), random_trace())
+
+
+def test_trade_off_is_sorted_and_the_front_is_not_beaten():
+    points = trade_off([Confidence(t / 20) for t in range(20)], random_trace(samples=400))
+    speedups = [point.layer_speedup for point in points]
+    assert speedups == sorted(speedups)
+    front = pareto_front(points)
+    assert front == sorted(front, key=lambda p: p.layer_speedup)
+    for point in points:
+        as_good = [
+            p
+            for p in front
+            if p.layer_speedup >= point.layer_speedup and p.accuracy >= point.accuracy
+        ]
+        assert as_good  # every point is matched by one of the front,
+        if point in front:
+            assert all(p[1:] == point[1:] for p in as_good)  # and none of the front is beaten
+
+
+def test_front_by_hand():
+    points = [TradeOffPoint(Never(), s, a) for s, a in [(1, 0.9), (2, 0.8), (1.5, 0.7), (3, 0.8)]]
+    assert [(p.layer_speedup, p.accuracy) for p in pareto_front(points)] == [(1, 0.9), (3, 0.8)]
