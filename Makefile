@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo test bench clean
+.PHONY: setup demo test bench results clean
 setup: $(VENV)/.built
 
 demo: setup
@@ -18,8 +18,17 @@ test: setup
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
+# Times one exit step and writes docs/bench.md.
 bench: setup
-	$(BIN)/pytest bench --benchmark-only
+	mkdir -p build
+	$(BIN)/pytest bench --benchmark-only --benchmark-json=build/bench.json
+	$(BIN)/python -m bench.table build/bench.json
+
+# Runs the demo and makes its report the README's.
+results: demo
+	mkdir -p docs/demo
+	cp artifacts/demo/report.json artifacts/demo/trade_off.png docs/demo/
+	$(BIN)/python -m bench.readme
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info eefast/*.so

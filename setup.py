@@ -61,7 +61,13 @@ def extension():
         depends=sorted(headers),
         define_macros=[("TORCH_TARGET_VERSION", "0x020b000000000000")],  # 2.11
         extra_compile_args={
-            "cxx": ["-O3", "-std=c++17", "-g0", f"-ffile-prefix-map={os.getcwd()}/="],
+            "cxx": [
+                "-O3",
+                "-std=c++17",
+                "-g0",
+                "-fvisibility=hidden",
+                f"-ffile-prefix-map={os.getcwd()}/=",  # else messages tell where it was built
+            ],
             "nvcc": ["-O3", "-std=c++17"],
         },
         py_limited_api=True,

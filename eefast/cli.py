@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -69,7 +69,7 @@ def train(
     set_seed(seed)
     multi_exit = attach_exits(
         AutoModel.from_pretrained(model),
-        "all" if exits == "all" else [int(layer) for layer in exits.split(",")],
+        _layers(exits),
         head,  # type: ignore[arg-type]  # checked by attach_exits
         objective=objective,
         id2label=dict(enumerate(names)),
@@ -95,6 +95,17 @@ def train(
         accuracies = ", ".join(f"{accuracy:.3f}" for accuracy in trace.accuracies())
         Console().print(f"validation accuracy of each exit: {accuracies}")
     Console().print(f"saved in {output}: eefast.MultiExitModel.from_pretrained({str(output)!r})")
+
+
+def _layers(exits: str) -> Literal["all"] | list[int]:
+    if exits == "all":
+        return "all"
+    try:
+        return [int(layer) for layer in exits.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"exits must be 'all' or layers such as '3,6,9,12', got {exits!r}"
+        ) from None
 
 
 def main() -> None:

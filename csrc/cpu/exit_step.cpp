@@ -88,14 +88,14 @@ class Exit {
       if (!is_running(sample(row))) continue;
       batch[size++] = row;
       if (size == kBatch) {
-        decide(batch, size);
+        take(batch, size);
         size = 0;
       }
     }
-    if (size > 0) decide(batch, size);
+    if (size > 0) take(batch, size);
   }
 
-  void decide(const int64_t* rows, int64_t count) {
+  void take(const int64_t* rows, int64_t count) {
     static thread_local Scratch scratch;
     float* activations = scratch.reserve(count * (2 * width_ + classes_));
     float* pooled = activations + count * width_;

@@ -213,12 +213,6 @@ std::vector<std::string> instruction_sets() {
 }  // namespace eefast::cpu
 
 STABLE_TORCH_LIBRARY_FRAGMENT(eefast, m) {
-  m.def(
-      "exit_step_cpp(Tensor hidden, Tensor? pooler_weight, Tensor? pooler_bias, Tensor weight, "
-      "Tensor? bias, Tensor table, Tensor? rows, int exit, int layer, int keep, int gain, "
-      "bool strict, Tensor(a!) score, Tensor(b!) prediction, Tensor(c!) exit_layer, "
-      "Tensor(d!) logits, Tensor(e!) running) -> ()");
-
   // For tests and benchmarks. The first lists the instruction sets that run here, the best first;
   // the second makes all later calls use one of them and returns the one used before.
   m.def("cpp_instruction_sets() -> str[]");
@@ -226,8 +220,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(eefast, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(eefast, CPU, m) {
-  m.impl("exit_step_cpp", &eefast::cpu::exit_step);
-  // The same op as an overload of eefast::exit_step, whose schema and fake are defined in Python.
+  // Schema and fake are defined in Python, once for all implementations.
   m.impl("exit_step.cpp", &eefast::cpu::exit_step);
 }
 

@@ -65,7 +65,7 @@ def signals(
     entropy = torch.special.entr(probability).sum(-1)  # entr(0) = 0
     classes = logits.shape[-1]
     if classes > 1:
-        entropy = entropy / math.log(classes)
+        entropy = (entropy / math.log(classes)).clamp(max=1)  # rounding may step over it
     return Signals(logits.argmax(-1), probability.amax(-1), entropy)
 
 

@@ -91,8 +91,15 @@ class Policy(ABC):
 
     @classmethod
     def default(cls: type[P], num_exits: int) -> P:
-        """The setting of the policy's paper, for a model that was not calibrated."""
-        return cls()
+        """The setting of the policy's paper, for a model that was not calibrated.
+
+        Raises:
+            ValueError: the policy has no such setting; it must be made with numbers.
+        """
+        try:
+            return cls()
+        except TypeError as error:
+            raise ValueError(f"policy {cls.name!r} has no default setting: {error}") from None
 
     @property
     def reads_signals(self) -> bool:

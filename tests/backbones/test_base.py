@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from eefast.backbones import backbone_for
+from eefast.backbones import BertBackbone, backbone_for
 
 from .families import FAMILIES, LAYERS, LONGEST, PAD, adapter, build, tokens
 
@@ -88,6 +88,16 @@ class TestRefusals:
             self.refuses(
                 name, "token_type_ids: a .* model takes none", **tokens(), token_type_ids=types
             )
+
+
+def test_positions_that_a_family_has_not() -> None:
+    class WithoutPositions(BertBackbone):
+        takes = frozenset({"token_type_ids"})
+
+    backbone = WithoutPositions(build("bert"))
+    backbone.embed(**tokens(), token_type_ids=torch.zeros(3, 10, dtype=torch.int64))
+    with pytest.raises(ValueError, match="position_ids: a bert model takes none"):
+        backbone.embed(**tokens(), position_ids=torch.arange(10)[None])
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "electra"])

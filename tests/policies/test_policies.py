@@ -205,3 +205,19 @@ def test_errors_name_the_argument(make, words):
 def test_one_output_suits_fixed_depths_only():
     Never().check(4, 1)
     Budgeted(2).check(4, 1)
+
+
+def test_a_policy_without_default_setting_says_so():
+    class Numbered(Policy):
+        name = "test-numbered"
+        keep, gain = Keep.ALWAYS, Gain.CONFIDENCE
+
+        def __init__(self, number):
+            pass
+
+        def columns(self, num_exits):
+            return Columns()
+
+    with pytest.raises(ValueError, match="policy 'test-numbered' has no default setting: .*number"):
+        policy_class("test-numbered").default(4)
+    assert Numbered(1).columns(4) == Columns()

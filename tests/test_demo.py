@@ -1,0 +1,73 @@
+"""The demo in small: real weights and tweets, a few of them; every step, twice."""
+
+import json
+
+import pytest
+from datasets import DatasetDict
+
+from eefast import demo, simulate
+from eefast.data import load_tweets
+from eefast.policies import BEEM, Never, policy_from_dict
+from eefast.trace import ExitTrace
+from tests.calibration.test_calibration import learned_trace
+
+
+def test_every_policy_is_calibrated_alike_on_validation_data():
+    trace = learned_trace(exits=6, samples=800)
+    policies = demo.calibrated(trace)
+    assert list(policies)[:2] == ["BEEM-A", "BEEM-C"]
+    assert policies["BEEM-A"].weights == tuple(trace.accuracies().tolist())
+    assert isinstance(policies["BEEM-C"], BEEM)
+    assert policies["never"] == Never()
+    floor = trace.accuracies()[-1].item() - demo.TOLERANCE
+    for name in ("BEEM-A, searched", "BEEM-C, searched", "PABEE", "PCEE", "entropy"):
+        outcome = simulate(policies[name], trace)
+        assert outcome.accuracy >= floor, name
+        assert outcome.layer_speedup > 1, name
+
+
+@pytest.fixture
+def small(monkeypatch):
+    def few(seed):
+        tweets = load_tweets(seed)
+        return DatasetDict({split: tweets[split].select(range(96)) for split in tweets})
+
+    monkeypatch.setattr(demo, "load_tweets", few)
+    monkeypatch.setattr(demo, "TIMED_TWEETS", 6)
+
+
+def test_a_run_reports_and_a_second_one_reuses_it(small, tmp_path, capsys, monkeypatch):
+    demo.run_demo(tmp_path, seed=3, sentences=["what a day", "never again"])
+    first = capsys.readouterr().out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert set(report) == {"dataset", "exits", "policies", "full_depth", "environment"}
+    assert report["dataset"]["test"] == 96
+    assert len(report["exits"]) == 6
+    assert (tmp_path / "trade_off.png").read_bytes().startswith(b"\x89PNG")
+    for row in report["policies"]:
+        assert sum(row["exit_histogram"]) == 96
+        assert 0 <= row["accuracy"] <= 1
+        assert row["layer_speedup"] >= 1
+        assert row["p90_ms"] >= row["p50_ms"] > 0
+        assert row["wall_clock_speedup"] > 0
+    never = next(row for row in report["policies"] if row["name"] == "never")
+    assert never["wall_clock_speedup_vs_never"] == 1
+    assert never["accuracy"] == report["full_depth"]["accuracy"]
+    trace = ExitTrace.load(tmp_path / "test-3.safetensors")
+    timed = ExitTrace(trace.logits[:, :6], trace.labels[:6])
+    for row in report["policies"]:  # what was timed did what the accuracy column says
+        outcome = simulate(policy_from_dict(row["setting"]), timed)
+        assert row["layer_speedup_timed"] == pytest.approx(outcome.layer_speedup), row["name"]
+    assert "after layer" in first
+    assert "never again" in first
+
+    def no_training(*args, **kwargs):
+        raise AssertionError("a finished model was trained again")
+
+    monkeypatch.setattr(demo, "fine_tune", no_training)
+    demo.run_demo(tmp_path, seed=3)
+    again = json.loads((tmp_path / "report.json").read_text())
+    for before, after in zip(report["policies"], again["policies"], strict=True):
+        assert {k: before[k] for k in ("name", "setting", "accuracy", "exit_histogram")} == {
+            k: after[k] for k in ("name", "setting", "accuracy", "exit_histogram")
+        }
