@@ -1,7 +1,7 @@
 """Writes the README's table from the committed report of a demo run.
 
-    python -m bench.readme           rewrite the table in README.md
-    python -m bench.readme --check   exit 1 if README.md does not say what the report says
+python -m bench.readme           rewrite the table in README.md
+python -m bench.readme --check   exit 1 if README.md does not say what the report says
 """
 
 import argparse

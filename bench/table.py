@@ -1,7 +1,7 @@
 """Turns a pytest-benchmark file into docs/bench.md: medians, spread and ratios per case.
 
-    pytest bench --benchmark-only --benchmark-json=build/bench.json
-    python -m bench.table build/bench.json
+pytest bench --benchmark-only --benchmark-json=build/bench.json
+python -m bench.table build/bench.json
 """
 
 import json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 from transformers import (
     AutoModel,
     AutoTokenizer,
+    BertForSequenceClassification,
     PreTrainedTokenizerBase,
     set_seed,
 )
@@ -29,6 +31,7 @@ from eefast.trace import ExitTrace, record_trace
 from eefast.training.fine_tune import batches, fine_tune
 
 MAX_LENGTH = 64
+LEARNING_RATE = 1.5e-4
 TIMED_TWEETS = 500
 TOLERANCE = 0.005
 """Half a point of validation accuracy: what a searched policy may lose against the last exit."""
@@ -110,12 +113,13 @@ def _trained(
     set_seed(seed)
     model = attach_exits(
         AutoModel.from_pretrained(source),
+        head="pooler",
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
     )
     console.print(f"training on {len(tweets['train'])} tweets; Ctrl-C keeps the last checkpoint")
     train = encode(tweets["train"], tokenizer, names, MAX_LENGTH)
-    fine_tune(model, tokenizer, train, folder, seed=seed)
+    fine_tune(model, tokenizer, train, folder, learning_rate=LEARNING_RATE, seed=seed)
     return model, tokenizer
 
 
@@ -135,6 +139,17 @@ def _recorded(
     return trace
 
 
+def full_depth_model(model: MultiExitModel) -> Any:
+    """transformers' own classifier with the weights of the backbone and of the last exit."""
+    config = copy.deepcopy(model.config.backbone_config)
+    config.num_labels = model.num_classes
+    full: Any = BertForSequenceClassification(config)
+    full.bert.embeddings, full.bert.encoder = model.backbone.embeddings, model.backbone.encoder
+    full.bert.pooler.dense = model.heads.poolers[-1]
+    full.classifier = model.heads.classifiers[-1]
+    return full.eval()
+
+
 def _timed(
     model: MultiExitModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -147,11 +162,11 @@ def _timed(
         dict(tokenizer(text, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"))
         for text in texts
     ]
-    last = model.heads.classifiers[-1]
+    full = full_depth_model(model)
 
     @torch.inference_mode()
     def full_depth(**kwargs: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = last(model.backbone(**kwargs).last_hidden_state[:, 0])
+        logits: torch.Tensor = full(**kwargs).logits
         return logits
 
     variants: dict[str, Callable[..., Any]] = {"full depth": full_depth}

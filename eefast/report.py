@@ -75,7 +75,7 @@ def make_report(
         ],
         "policies": rows,
         "full_depth": {
-            "engine": "transformers (eager, sdpa attention) and the last exit's head",
+            "engine": "transformers BertForSequenceClassification (eager, sdpa attention)",
             "accuracy": test.accuracies()[-1].item(),
             "p50_ms": latencies["full depth"].p50_ms,
             "p90_ms": latencies["full depth"].p90_ms,

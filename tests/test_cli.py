@@ -101,3 +101,13 @@ def test_errors_are_one_line_and_exit_2(folder, changes, words, capsys, monkeypa
     assert words in error
     assert "Traceback" not in error
     assert not (folder / "out" / "config.json").exists()
+
+
+def test_a_missing_extra_is_named(folder, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "eefast.data", raising=False)
+    monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
+    monkeypatch.setattr(sys, "argv", ["eefast", *arguments(folder)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "this command needs datasets: pip install 'eefast[demo]'" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from datasets import DatasetDict
 
 from eefast import demo, simulate
@@ -10,6 +11,7 @@ from eefast.data import load_tweets
 from eefast.policies import BEEM, Never, policy_from_dict
 from eefast.trace import ExitTrace
 from tests.calibration.test_calibration import learned_trace
+from tests.models import inputs_for, tiny_model
 
 
 def test_every_policy_is_calibrated_alike_on_validation_data():
@@ -71,3 +73,12 @@ def test_a_run_reports_and_a_second_one_reuses_it(small, tmp_path, capsys, monke
         assert {k: before[k] for k in ("name", "setting", "accuracy", "exit_histogram")} == {
             k: after[k] for k in ("name", "setting", "accuracy", "exit_histogram")
         }
+
+
+def test_the_full_depth_baseline_is_the_same_classifier():
+    model = tiny_model(head="pooler")
+    inputs = inputs_for(model, 5, padded=True)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            demo.full_depth_model(model)(**inputs).logits, model(**inputs).logits
+        )

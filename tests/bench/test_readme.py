@@ -5,9 +5,9 @@ import re
 
 import pytest
 import torch
-from tests.models import inputs_for, tiny_model
 
 from bench import readme
+from tests.models import inputs_for, tiny_model
 
 
 def test_readme_has_the_committed_figures():

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.ops import oracle
-from tests.ops.test_exit_step import error_budget, make_head, make_hidden, table_of
 
 from eefast.ops import ExitState, Gain, HeadWeights, Keep, _native, exit_step, implementation
+from tests.ops import oracle
+from tests.ops.test_exit_step import error_budget, make_head, make_hidden, table_of
 
 SETS = torch.ops.eefast.cpp_instruction_sets()
 STEP = {"exit": 1, "layer": 1, "keep": Keep.AGREE, "gain": Gain.CONFIDENCE}
