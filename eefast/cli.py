@@ -21,7 +21,7 @@ def demo(
         list[str] | None, typer.Argument(help="sentences to classify at the end")
     ] = None,
     output: Annotated[Path, typer.Option(help="folder of the results")] = Path("artifacts/demo"),
-    seed: Annotated[int, typer.Option(help="of the split and the training")] = 0,
+    seed: Annotated[int, typer.Option(help="of the split and the training")] = 1,
 ) -> None:
     """Fine-tune MiniLM with six exits on real tweets, calibrate, and time every policy."""
     from eefast.demo import run_demo

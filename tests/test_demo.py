@@ -21,11 +21,10 @@ def test_every_policy_is_calibrated_alike_on_validation_data():
     assert policies["BEEM-A"].weights == tuple(trace.accuracies().tolist())
     assert isinstance(policies["BEEM-C"], BEEM)
     assert policies["never"] == Never()
-    floor = trace.accuracies()[-1].item() - demo.TOLERANCE
+    floor = trace.accuracies()[-1].item()
     for name in ("BEEM-A, searched", "BEEM-C, searched", "PABEE", "PCEE", "entropy"):
         outcome = simulate(policies[name], trace)
         assert outcome.accuracy >= floor, name
-        assert outcome.layer_speedup > 1, name
 
 
 @pytest.fixture

@@ -150,7 +150,7 @@ class Backbone(abc.ABC):
 
     def readout(self, hidden: Tensor) -> Tensor:
         """The vectors [B, D] that an exit head reads: a view of the first tokens, not a copy."""
-        return hidden[:, 0]
+        return hidden.select(1, 0)
 
     def _must_take(self, name: str) -> None:
         if name not in self.takes:

@@ -52,8 +52,6 @@ class DirectRuntime:
         state = ExitState.start(samples, self._num_classes, len(plan.table))
         if not samples:
             return state
-        running = state.running.numpy()
-        exit_layer = state.exit_layer.numpy()
         rows: Tensor | None = None
         for layer in range(1, plan.last_layer + 1):
             hidden = self._backbone.layer(layer, hidden, inputs)
@@ -64,9 +62,10 @@ class DirectRuntime:
                 self._backbone.readout(hidden), *step.head, plan.table, rows, step.exit, layer,
                 plan.keep, plan.gain, plan.strict, *state,
             )  # fmt: skip
-            if not running[step.exit - 1]:
+            if layer == plan.last_layer or not state.running.numpy()[step.exit - 1]:
                 break
-            if samples > 1 and layer < plan.last_layer:
+            if samples > 1:
+                exit_layer = state.exit_layer.numpy()
                 of_rows = exit_layer if rows is None else exit_layer[rows.numpy()]
                 stay = np.flatnonzero(of_rows == 0)
                 if _regrouping_pays(len(hidden), len(stay)):

@@ -218,6 +218,8 @@ def test_a_policy_without_default_setting_says_so():
         def columns(self, num_exits):
             return Columns()
 
-    with pytest.raises(ValueError, match="policy 'test-numbered' has no default setting: .*number"):
+    with pytest.raises(
+        ValueError, match=r"policy 'test-numbered' has no default setting: .*number"
+    ):
         policy_class("test-numbered").default(4)
     assert Numbered(1).columns(4) == Columns()
