@@ -106,9 +106,9 @@ def _processor() -> str:
 def results_tables(report: dict[str, Any]) -> list[Table]:
     """The report's policies as two tables for the terminal: what they answer, and how fast."""
     exits = len(report["exits"])
-    answers = Table(title=f"{report['dataset']['test']} test tweets")
+    answers = Table(title=f"{report['dataset']['test']} test tweets: how many leave at which exit")
     answers.add_column("policy", no_wrap=True)
-    for column in ("accuracy", "layers", *(f"exit {i}" for i in range(1, exits + 1))):
+    for column in ("accuracy", "layers", *(str(i) for i in range(1, exits + 1))):
         answers.add_column(column, justify="right", no_wrap=True)
     speed = Table(title=f"latency: {report['environment']['timing'].split(';')[0]}")
     speed.add_column("policy", no_wrap=True)
