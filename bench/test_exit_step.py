@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eefast.ops import ExitState, Gain, HeadWeights, Keep, implementation
+from eefast.ops import ExitState, Gain, HeadWeights, Keep, Step, implementation
 
 CASES = {
     f"{kind} D={d} C={c} B={b}": (kind, d, c, b)
@@ -56,10 +56,11 @@ def exit_step(impl):
     def make(hidden, head, c, b):
         op, state = implementation(impl), ExitState.start(b, c, EXITS)
         table = torch.tensor([[0.5, float("inf"), 0.0]] * EXITS)  # nobody leaves: no call is idle
-        keep, gain, running = int(Keep.AGREE), int(Gain.CONFIDENCE), state.running.numpy()
+        step = Step(exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE).pack()
+        running = state.running.numpy()
 
         def call():
-            op(hidden[:, 0], *head, table, None, 1, 1, keep, gain, False, *state)
+            op(hidden.select(1, 0), *head, table, None, step, *state)
             return running[0]
 
         return call

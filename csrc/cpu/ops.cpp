@@ -125,11 +125,11 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   const Argument bias = Argument::optional("bias", stack[4]);
   const Argument table = Argument::required("table", stack[5]);
   const Argument rows = Argument::optional("rows", stack[6]);
-  const Argument score = Argument::required("score", stack[12]);
-  const Argument prediction = Argument::required("prediction", stack[13]);
-  const Argument exit_layer = Argument::required("exit_layer", stack[14]);
-  const Argument logits = Argument::required("logits", stack[15]);
-  const Argument running = Argument::required("running", stack[16]);
+  const Argument score = Argument::required("score", stack[8]);
+  const Argument prediction = Argument::required("prediction", stack[9]);
+  const Argument exit_layer = Argument::required("exit_layer", stack[10]);
+  const Argument logits = Argument::required("logits", stack[11]);
+  const Argument running = Argument::required("running", stack[12]);
 
   const int32_t float32 = aoti_torch_dtype_float32(), int32 = aoti_torch_dtype_int32();
   const int32_t dtype = hidden.dtype();
@@ -158,11 +158,13 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   if (table.dim() != 2 || table.size(0) < 1) fail("table must be [exits, 3]; got ", table.text());
   const int64_t exits = table.size(0);
   table.expect<2>(float32, {exits, 3});
-  const int64_t exit = expect_in("exit", to<int64_t>(stack[7]), 1, exits);
-  const int64_t layer =
-      expect_in("layer", to<int64_t>(stack[8]), 1, std::numeric_limits<int32_t>::max());
-  const int64_t keep = expect_in("keep", to<int64_t>(stack[9]), 0, kKeepKinds - 1);
-  const int64_t gain = expect_in("gain", to<int64_t>(stack[10]), 0, kGainKinds - 1);
+  // The bits of eefast/ops/step.py.
+  const int64_t step = to<int64_t>(stack[7]);
+  const int64_t exit = expect_in("exit", step & 0xFFFF, 1, exits);
+  const int64_t layer = expect_in("layer", step >> 16 & 0xFFFF, 1, 0xFFFF);
+  const int64_t keep = expect_in("keep", step >> 32 & 0xFF, 0, kKeepKinds - 1);
+  const int64_t gain = expect_in("gain", step >> 40 & 0xFF, 0, kGainKinds - 1);
+  const bool strict = step >> 48 & 1;
 
   if (score.dim() != 1) fail("score must be [samples]; got ", score.text());
   const int64_t samples = score.size(0);
@@ -192,7 +194,7 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
       sample_of_row,
       pooler_weight.given() ? &pooler : nullptr,
       {layer_dtype, weight.data<void>(), bias.data<void>(), width, classes},
-      {static_cast<Keep>(keep), static_cast<Gain>(gain), to<bool>(stack[11]), exit == exits,
+      {static_cast<Keep>(keep), static_cast<Gain>(gain), strict, exit == exits,
        row_of_table[0], row_of_table[1], row_of_table[2]},
       static_cast<int32_t>(layer),
       score.mutable_data<float>(),

@@ -2,6 +2,7 @@
 
 from eefast.ops.exit_step import ExitState, HeadWeights, Impl, exit_step, implementation
 from eefast.ops.recurrence import Gain, Keep, Signals, advance, reached, signals
+from eefast.ops.step import Step
 
 __all__ = [
     "ExitState",
@@ -10,6 +11,7 @@ __all__ = [
     "Impl",
     "Keep",
     "Signals",
+    "Step",
     "advance",
     "exit_step",
     "implementation",

@@ -23,14 +23,14 @@ from torch import Tensor
 
 from eefast.ops import _native, reference
 from eefast.ops.recurrence import NO_PREDICTION, Gain, Keep
+from eefast.ops.step import LARGEST_EXIT, Step
 
 Impl = Literal["auto", "reference", "cpp"]
 
 _SCHEMA = (
     "exit_step.{}(Tensor hidden, Tensor? pooler_weight, Tensor? pooler_bias, Tensor weight, "
-    "Tensor? bias, Tensor table, Tensor? rows, int exit, int layer, int keep, int gain, "
-    "bool strict, Tensor(a!) score, Tensor(b!) prediction, Tensor(c!) exit_layer, "
-    "Tensor(d!) logits, Tensor(e!) running) -> ()"
+    "Tensor? bias, Tensor table, Tensor? rows, int step, Tensor(a!) score, Tensor(b!) prediction, "
+    "Tensor(c!) exit_layer, Tensor(d!) logits, Tensor(e!) running) -> ()"
 )
 _DTYPES = {
     "reference": (torch.float32, torch.float16, torch.bfloat16),
@@ -160,12 +160,10 @@ def exit_step(
         RuntimeError: the implementation is not built here.
     """
     op = implementation(impl, hidden.device, hidden.dtype)
-    if layer < 1:
-        raise ValueError(f"layer must be 1 or more (0 means running), got {layer}")
+    if not 1 <= layer <= LARGEST_EXIT:
+        raise ValueError(f"layer must be in 1..{LARGEST_EXIT} (0 means running), got {layer}")
     _validate(hidden, head, table, state, exit, rows)
-    op(
-        hidden, *head, table, rows, exit, layer, int(Keep(keep)), int(Gain(gain)), strict, *state
-    )  # fmt: skip
+    op(hidden, *head, table, rows, Step(exit, layer, Keep(keep), Gain(gain), strict).pack(), *state)
 
 
 def _validate(
@@ -194,7 +192,7 @@ def _validate(
         _expect("head.pooler_bias", head.pooler_bias, [d], dtype, hidden.device)
     if c == 0 or exits == 0:
         raise ValueError(f"there must be at least one class and one exit, got {c} and {exits}")
-    if not 1 <= exit <= exits:
+    if not 1 <= exit <= min(exits, LARGEST_EXIT):
         raise ValueError(f"exit must be in 1..{exits} (rows of table), got {exit}")
     _expect("table", table, [exits, 3], f32, hidden.device)
     _expect("state.score", state.score, [n], f32, hidden.device)

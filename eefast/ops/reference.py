@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eefast.ops.recurrence import advance, reached, signals
+from eefast.ops.step import Step
 
 
 def exit_step(
@@ -17,11 +18,7 @@ def exit_step(
     bias: Tensor | None,  # (C,)
     table: Tensor,  # (L, 3) float32: weight, threshold, tau of every exit
     rows: Tensor | None,  # (R,) int64: hidden[r] belongs to sample rows[r]; None: to sample r
-    exit: int,  # 1-based
-    layer: int,
-    keep: int,
-    gain: int,
-    strict: bool,
+    step: int,  # Step.pack()
     score: Tensor,  # (N,) float32
     prediction: Tensor,  # (N,) int32
     exit_layer: Tensor,  # (N,) int32
@@ -29,6 +26,7 @@ def exit_step(
     running: Tensor,  # (L,) bool
 ) -> None:
     """One exit for all samples handed in; see `eefast.ops.exit_step` for the contract."""
+    exit, layer, keep, gain, strict = Step.unpack(step)
     if rows is None:
         rows = torch.arange(len(hidden), device=hidden.device)
     still_here = exit_layer[rows] == 0

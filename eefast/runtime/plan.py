@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
 from eefast.multi_exit import MultiExitModel
-from eefast.ops import HeadWeights
+from eefast.ops import HeadWeights, Step
 from eefast.policies import Policy
 
 
-@dataclass(frozen=True)
-class Step:
+class PlannedExit(NamedTuple):
     """One exit that the policy looks at."""
 
     exit: int  # 1-based
     head: HeadWeights
+    step: int  # Step.pack()
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,7 @@ class Plan:
 
     policy: Policy
     table: Tensor  # (exits up to the last one used, 3) float32, on the model's device
-    keep: int
-    gain: int
-    strict: bool
-    steps: Mapping[int, Step]  # by layer
+    exits: Mapping[int, PlannedExit]  # by layer
     last_layer: int  # of the last exit used; the layers behind it are never run
 
     @classmethod
@@ -48,9 +46,14 @@ class Plan:
         return cls(
             policy=policy,
             table=table.contiguous(),
-            keep=int(policy.keep),
-            gain=int(policy.gain),
-            strict=policy.strict,
-            steps={layers[exit - 1]: Step(exit, model.heads.weights(exit)) for exit in used},
+            exits={
+                layer: PlannedExit(
+                    exit,
+                    model.heads.weights(exit),
+                    Step(exit, layer, policy.keep, policy.gain, policy.strict).pack(),
+                )
+                for exit in used
+                for layer in [layers[exit - 1]]
+            },
             last_layer=layers[used[-1] - 1],
         )

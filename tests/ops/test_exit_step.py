@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eefast.ops import ExitState, Gain, HeadWeights, Keep, exit_step, implementation
+from eefast.ops import ExitState, Gain, HeadWeights, Keep, Step, exit_step, implementation
 from tests.ops import oracle
 
 IMPLS = ["reference", "cpp"]
@@ -278,8 +278,8 @@ def test_opcheck(impl):
     op = getattr(torch.ops.eefast.exit_step, impl)
     state = ExitState.start(4, 3, 2)
     args = (
-        make_hidden(4, 8), *make_head(8, 3, pooler=True), table_of(2), torch.arange(4), 1, 1,
-        Keep.AGREE.value, Gain.CONFIDENCE.value, False, *state,
+        make_hidden(4, 8), *make_head(8, 3, pooler=True), table_of(2), torch.arange(4),
+        Step(1, 1, Keep.AGREE, Gain.CONFIDENCE).pack(), *state,
     )  # fmt: skip
     torch.library.opcheck(op, args)
 
@@ -319,6 +319,7 @@ def bad(**changes):
         (bad(exit=0), ValueError, r"exit must be in 1\.\.2"),
         (bad(exit=3), ValueError, r"exit must be in 1\.\.2"),
         (bad(layer=0), ValueError, "layer"),
+        (bad(layer=1 << 16), ValueError, r"layer must be in 1\.\.65535"),
         (bad(keep=9), ValueError, "9"),
         (bad(gain=9), ValueError, "9"),
         (bad(state=lambda s: s._replace(score=s.score.double())), TypeError, "state.score"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eefast.ops import ExitState, Gain, HeadWeights, Keep, _native, exit_step, implementation
+from eefast.ops import ExitState, Gain, HeadWeights, Keep, Step, _native, exit_step, implementation
 from tests.ops import oracle
 from tests.ops.test_exit_step import error_budget, make_head, make_hidden, table_of
 
@@ -58,7 +58,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
 def op_arguments(**changes):
     arguments = {
         "hidden": make_hidden(4, 8), **make_head(8, 3, pooler=True)._asdict(), "table": table_of(2),
-        "rows": None, "exit": 1, "layer": 1, "keep": 1, "gain": 1, "strict": False,
+        "rows": None, "step": Step(1, 1, 1, 1).pack(),
         **ExitState.start(4, 3, 2)._asdict(),
     }  # fmt: skip
     return {**arguments, **changes}
@@ -74,10 +74,10 @@ def op_arguments(**changes):
         ({"rows": torch.tensor([0, 1, 2, 4])}, r"rows must be in 0\.\.3, got 4"),
         ({"rows": torch.tensor([-1, 1, 2, 3])}, r"rows must be in 0\.\.3, got -1"),
         ({"rows": torch.tensor([0])}, "rows"),
-        ({"exit": 3}, r"exit must be in 1\.\.2, got 3"),
-        ({"layer": 0}, "layer"),
-        ({"keep": 5}, "keep"),
-        ({"gain": -1}, "gain"),
+        ({"step": Step(3, 1, 1, 1).pack()}, r"exit must be in 1\.\.2, got 3"),
+        ({"step": Step(1, 0, 1, 1).pack()}, "layer"),
+        ({"step": Step(1, 1, 5, 1).pack()}, "keep"),
+        ({"step": Step(1, 1, 1, 6).pack()}, "gain"),
         ({"score": torch.zeros(3)}, r"prediction must be Int \[3\]"),
         ({"prediction": torch.zeros(4, dtype=torch.int64)}, "prediction"),
         ({"exit_layer": torch.zeros(3, dtype=torch.int32)}, "exit_layer"),
