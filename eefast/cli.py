@@ -91,7 +91,7 @@ def train(
         trace = record_trace(multi_exit, batches(encoded, tokenizer), progress=True)
         trace.save(output / "validation_trace.safetensors")
         multi_exit.set_policy(calibrate("beem", trace))
-        multi_exit.save_pretrained(output)
+        multi_exit.config.save_pretrained(output)
         accuracies = ", ".join(f"{accuracy:.3f}" for accuracy in trace.accuracies())
         Console().print(f"validation accuracy of each exit: {accuracies}")
     Console().print(f"saved in {output}: eefast.MultiExitModel.from_pretrained({str(output)!r})")

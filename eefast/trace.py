@@ -67,7 +67,10 @@ class ExitTrace:
         """Write the trace to a safetensors file."""
         tensors = {"logits": self.logits.contiguous(), "labels": self.labels.contiguous()}
         metadata = {"format": _FORMAT, "exit_layers": json.dumps(self.exit_layers)}
-        save_file(tensors, path, metadata)
+        # A file of that name is a whole one, wherever writing it was interrupted.
+        unfinished = Path(f"{path}.part")
+        save_file(tensors, unfinished, metadata)
+        unfinished.replace(path)
 
     @classmethod
     def load(cls, path: str | Path) -> ExitTrace:

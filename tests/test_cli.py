@@ -82,6 +82,14 @@ def test_train_goes_on_from_its_last_checkpoint(folder, monkeypatch):
     assert (folder / "out" / "config.json").exists()
 
 
+def test_train_refuses_to_go_on_with_another_runs_checkpoints(folder):
+    CliRunner().invoke(app, arguments(folder), catch_exceptions=False)
+    with pytest.raises(ValueError, match=r"other arguments \(learning_rate differ\)"):
+        CliRunner().invoke(
+            app, arguments(folder, **{"--learning-rate": 0.1}), catch_exceptions=False
+        )
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -33,8 +35,8 @@ def fine_tune(
     """Train a model with its own objective and save it, with the tokenizer, in `output_dir`.
 
     An interrupted run leaves checkpoints in `output_dir/checkpoints`; called again with the same
-    arguments, it goes on from the last of them. When it is done they are all that is left of it:
-    removing them is the caller's choice.
+    arguments, it goes on from the last of them. The tokenizer is saved last: where its files are,
+    the model is complete (see `is_finished`).
 
     Args:
         model: trained in place.
@@ -47,8 +49,22 @@ def fine_tune(
             down to 0.
         seed: of the order of samples and of dropout.
         save_steps: steps between checkpoints.
+
+    Raises:
+        ValueError: `output_dir` holds checkpoints of a run with other arguments.
     """
     checkpoints = Path(output_dir) / "checkpoints"
+    _claim(
+        checkpoints / "run.json",
+        {
+            "model": model.config.to_dict(),
+            "rows": len(train),
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "seed": seed,
+        },
+    )
     set_seed(seed)
     on_gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
@@ -71,11 +87,15 @@ def fine_tune(
     trainer = Trainer(
         model, arguments, DataCollatorWithPadding(tokenizer), train, processing_class=tokenizer
     )
-    resume = get_last_checkpoint(str(checkpoints)) if checkpoints.exists() else None
-    trainer.train(resume_from_checkpoint=resume)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
     model.eval()
     model.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
+
+
+def is_finished(output_dir: str | Path) -> bool:
+    """Whether `fine_tune` came to its end there."""
+    return (Path(output_dir) / "tokenizer_config.json").exists()
 
 
 def batches(
@@ -83,3 +103,19 @@ def batches(
 ) -> DataLoader[dict[str, torch.Tensor]]:
     """Padded batches of an encoded data set in its own order, e.g. for `record_trace`."""
     return DataLoader(encoded, batch_size, collate_fn=DataCollatorWithPadding(tokenizer))
+
+
+def _claim(path: Path, run: dict[str, Any]) -> None:
+    """Note what is trained here; refuse to go on with the checkpoints of something else."""
+    run = json.loads(json.dumps(run, default=str))
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(run, indent=2) + "\n")
+        return
+    before = json.loads(path.read_text())
+    changed = sorted(key for key in run if run[key] != before.get(key))
+    if changed:
+        raise ValueError(
+            f"{path.parent} holds checkpoints of a run with other arguments ({', '.join(changed)} "
+            "differ): give another output folder, or remove that one"
+        )
