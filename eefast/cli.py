@@ -36,7 +36,7 @@ def train(
     output: Annotated[Path, typer.Argument(help="folder of the finished model")],
     validation: Annotated[
         str | None,
-        typer.Option(help="file or dataset to calibrate BEEM on; a dataset's validation split"),
+        typer.Option(help="file or dataset to calibrate BEEM on (a dataset's validation split)"),
     ] = None,
     text_column: Annotated[str, typer.Option(help="column of the texts")] = "text",
     label_column: Annotated[str, typer.Option(help="column of the labels")] = "label",
@@ -45,15 +45,16 @@ def train(
     ] = "all",
     head: Annotated[str, typer.Option(help="'linear' or 'pooler'")] = "linear",
     objective: Annotated[str, typer.Option(help="'beem' or 'weighted'")] = "beem",
-    epochs: Annotated[float, typer.Option(help="passes over the data")] = 3.0,
-    batch_size: Annotated[int, typer.Option(help="samples a step")] = 32,
+    epochs: Annotated[float, typer.Option(help="passes over the data", min=0.0)] = 3.0,
+    batch_size: Annotated[int, typer.Option(help="samples a step", min=1)] = 32,
     learning_rate: Annotated[float, typer.Option(help="peak learning rate")] = 5e-5,
-    max_length: Annotated[int, typer.Option(help="longest text, in tokens")] = 128,
+    max_length: Annotated[int, typer.Option(help="longest text, in tokens", min=3)] = 128,
     seed: Annotated[int, typer.Option(help="of the heads, the order and dropout")] = 0,
 ) -> None:
     """Attach exits to a classifier, train them and, given validation data, calibrate BEEM.
 
-    Interrupted, it goes on from its last checkpoint when it is called again.
+    Interrupted, it goes on from its last checkpoint (one every 100 steps) when it is called again
+    with the same arguments.
     """
     from transformers import AutoModel, AutoTokenizer, set_seed
 
@@ -66,6 +67,10 @@ def train(
     tokenizer = AutoTokenizer.from_pretrained(model)
     table = load_table(data, "train", text_column, label_column)
     names = class_names(table)
+    held_out = None
+    if validation is not None:
+        held_out = load_table(validation, "validation", text_column, label_column)
+        held_out = encode(held_out, tokenizer, names, max_length)
     set_seed(seed)
     multi_exit = attach_exits(
         AutoModel.from_pretrained(model),
@@ -85,10 +90,8 @@ def train(
         learning_rate=learning_rate,
         seed=seed,
     )
-    if validation is not None:
-        held_out = load_table(validation, "validation", text_column, label_column)
-        encoded = encode(held_out, tokenizer, names, max_length)
-        trace = record_trace(multi_exit, batches(encoded, tokenizer), progress=True)
+    if held_out is not None:
+        trace = record_trace(multi_exit, batches(held_out, tokenizer), progress=True)
         trace.save(output / "validation_trace.safetensors")
         multi_exit.set_policy(calibrate("beem", trace))
         multi_exit.config.save_pretrained(output)
@@ -112,12 +115,12 @@ def main() -> None:
     """Entry point: what is wrong with the input is said in one line, without a traceback."""
     try:
         app()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, TypeError, OSError) as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
         if error.name not in ("accelerate", "datasets", "matplotlib"):
             raise
-        _fail(f"this command needs {error.name}: pip install 'eefast[demo]'")
+        _fail(f"this command needs {error.name}: install eefast with its extra [demo]")
 
 
 def _fail(message: str) -> NoReturn:

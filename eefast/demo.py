@@ -43,7 +43,7 @@ SENTENCES = (
 )
 
 
-def run_demo(output: Path, *, seed: int = 0, sentences: Sequence[str] | None = None) -> None:
+def run_demo(output: Path, *, seed: int, sentences: Sequence[str] | None = None) -> None:
     """Train, calibrate, time and report; every finished step is kept in `output` and reused.
 
     Args:
@@ -54,14 +54,15 @@ def run_demo(output: Path, *, seed: int = 0, sentences: Sequence[str] | None = N
     console = Console()
     output.mkdir(parents=True, exist_ok=True)
     tweets = load_tweets(seed)
-    model, tokenizer = _trained(output / f"model-{seed}", tweets, seed, console)
+    folder = output / f"model-{seed}"  # the traces lie with the model that they are of
+    model, tokenizer = _trained(folder, tweets, seed, console)
     traces = {
-        split: _recorded(output / f"{split}-{seed}.safetensors", model, tokenizer, tweets, split)
+        split: _recorded(folder / f"{split}.safetensors", model, tokenizer, tweets, split)
         for split in ("validation", "test")
     }
     policies = calibrated(traces["validation"])
     model.set_policy(policies["BEEM-A"])
-    model.config.save_pretrained(output / f"model-{seed}")
+    model.config.save_pretrained(folder)
 
     outcomes = {name: simulate(policy, traces["test"]) for name, policy in policies.items()}
     timed, latencies = _timed(model, tokenizer, tweets, policies)
@@ -198,4 +199,5 @@ def _classify(
         console.print(
             f"after layer {int(out.exit_layer[i])}: {label} ({probabilities[i]:.2f})  {sentence}",
             highlight=False,
+            markup=False,
         )

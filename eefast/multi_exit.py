@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from transformers import (
 )
 from transformers.utils.generic import ModelOutput
 
-from eefast.backbones import backbone_for, base_model_of
+from eefast.backbones import LayerInputs, backbone_for, base_model_of
 from eefast.heads import ExitHeads, HeadKind
 from eefast.policies import Policy, policy_from_dict
 from eefast.trace import check_labels
@@ -42,7 +43,8 @@ class MultiExitConfig(PretrainedConfig):
     model_type = "eefast"
     sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012 (transformers' own protocol)
     # Trainer.evaluate then hands compute_metrics the last exit's logits, as any classifier's.
-    keys_to_ignore_at_inference = ["exit_logits"]  # noqa: RUF012
+    # (The others are a compiled model's.)
+    keys_to_ignore_at_inference = ["exit_logits", "prediction", "exit_layer", "score"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -58,12 +60,12 @@ class MultiExitConfig(PretrainedConfig):
         if isinstance(backbone_config, dict):
             backbone_config = AutoConfig.for_model(**backbone_config)
         self.backbone_config = backbone_config
-        self.exits = None if exits is None else list(exits)
+        self.exits = exits
         self.head = head
         self.share_pooler = share_pooler
         self.head_dropout = head_dropout
         self.objective = objective
-        self.policies = policies or {}
+        self.policies = dict(policies or {})
         super().__init__(**kwargs)
 
 
@@ -81,7 +83,8 @@ class MultiExitModel(PreTrainedModel):
 
     Made by `attach_exits` or `from_pretrained`; made fast by `eefast.compile`. With `labels`
     (int64 [B] in [0, C), or floats if C = 1) the output carries the loss of `config.objective`,
-    so that `transformers.Trainer` trains it as it is.
+    so that `transformers.Trainer` trains it as it is. (Trainer's label smoothing and its
+    `compute_loss_func` put a loss of the last exit in the place of the objective: leave them off.)
     """
 
     config_class = MultiExitConfig
@@ -102,6 +105,7 @@ class MultiExitModel(PreTrainedModel):
             for module in backbone.modules():
                 module._is_hf_initialized = True  # type: ignore[assignment]
         self.backbone = _without_pooler(backbone)
+        config.backbone_config = self.backbone.config  # one object: what changes it is saved
         self.adapter = backbone_for(self.backbone)
         config.exits = _checked_exits(config.exits, self.adapter.num_layers)
         self.heads = ExitHeads(
@@ -125,12 +129,18 @@ class MultiExitModel(PreTrainedModel):
         """Number of classes, C; 1 for regression."""
         return int(self.config.num_labels or 0)
 
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
+        """As for any transformers model; the backbone does it, and its config notes it."""
+        return self.backbone.resize_token_embeddings(*args, **kwargs)
+
     def set_policy(self, policy: Policy) -> None:
         """Store a policy under its name; `save_pretrained` keeps it, `compile` finds it.
 
         Raises:
             ValueError: it was calibrated for another number of exits or classes.
         """
+        if not isinstance(policy, Policy):
+            raise TypeError(f"policy must be a Policy, got {policy!r}")
         policy.check(self.num_exits, self.num_classes)
         self.config.policies[policy.name] = policy.to_dict()
 
@@ -138,6 +148,25 @@ class MultiExitModel(PreTrainedModel):
         """The stored policy of that name, or None."""
         description = self.config.policies.get(name)
         return None if description is None else policy_from_dict(description)
+
+    def embed(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+    ) -> tuple[Tensor, LayerInputs]:
+        """The hidden states before layer 1, [B, T, D], and what the layers need beside them.
+
+        Token types that tokenizers hand to families without them are left out, as transformers'
+        Trainer does with what a model does not take.
+        """
+        if "token_type_ids" not in self.adapter.takes:
+            token_type_ids = None
+        return self.adapter.embed(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
+        )
 
     def forward(
         self,
@@ -156,7 +185,7 @@ class MultiExitModel(PreTrainedModel):
         """
         if labels is not None and self.num_classes > 1:
             check_labels(labels, self.num_classes)
-        hidden, inputs = self.adapter.embed(
+        hidden, inputs = self.embed(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
         )
         logits: list[Tensor] = []
@@ -188,7 +217,8 @@ class MultiExitModel(PreTrainedModel):
         if kwargs.get("weights_only") is False:
             raise ValueError("weights_only=False would run code from the checkpoint; leave it out")
         if kwargs.get("config") is None:
-            found = PretrainedConfig.get_config_dict(path)[0].get("model_type")
+            where = {k: v for k, v in kwargs.items() if k in _WHERE}
+            found = PretrainedConfig.get_config_dict(path, **where)[0].get("model_type")
             if found != MultiExitConfig.model_type:
                 raise ValueError(
                     f"{path} is a checkpoint of model type {found!r}, not a MultiExitModel: load "
@@ -202,10 +232,15 @@ class MultiExitModel(PreTrainedModel):
         except SafetensorError as error:
             raise ValueError(f"the weights in {path} are damaged: {error}") from error
         model, info = loaded
-        wrong = {k: sorted(map(str, info[k])) for k in ("missing_keys", "unexpected_keys")}
+        wrong = {k: sorted(map(str, info[k])) for k in _MUST_BE_EMPTY}
         if any(wrong.values()):
             raise ValueError(f"the weights in {path} do not fit the model: {wrong}")
         return (model, info) if return_info else model
+
+
+_WHERE = {"cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token"}
+_MUST_BE_EMPTY = ("missing_keys", "mismatched_keys", "unexpected_keys")
+_OPTIONS = {"head_dropout", "id2label", "label2id", "num_labels", "objective"}
 
 
 def attach_exits(
@@ -226,21 +261,32 @@ def attach_exits(
         exits: "all", or 1-based layers, ascending, ending with the last layer.
         head: "linear" (D -> C), or "pooler" (dense and tanh, then D -> C).
         share_pooler: one pooler for all exits.
-        **options: further fields of `MultiExitConfig`, e.g. num_labels, id2label, objective.
+        **options: further fields of the config: num_labels, or id2label and label2id (by default
+            the model's), head_dropout, objective.
 
     Raises:
+        TypeError: an unknown option, or not a transformers model.
         ValueError: a family without an adapter, or exits that are not layers of the model.
     """
     backbone = base_model_of(model)
+    unknown = sorted(options.keys() - _OPTIONS)
+    if unknown:
+        raise TypeError(f"attach_exits got unknown options {unknown}; there are {sorted(_OPTIONS)}")
+    if getattr(model.config, "problem_type", None) == "multi_label_classification":
+        raise ValueError("model: got a multi-label classifier; exits choose one class")
+    if "id2label" in options:
+        options.setdefault("label2id", {name: i for i, name in options["id2label"].items()})
+    if options.get("num_labels", 1) < 1:
+        raise ValueError(f"num_labels must be 1 or more, got {options['num_labels']}")
     if "num_labels" not in options:
         options.setdefault("id2label", model.config.id2label)
         options.setdefault("label2id", model.config.label2id)
-    if not isinstance(exits, str):
-        options["exits"] = exits
-    elif exits != "all":
+    layers = None if isinstance(exits, str) else exits
+    if layers is None and exits != "all":
         raise ValueError(f"exits must be 'all' or a list of layers, got {exits!r}")
     config = MultiExitConfig(
         backbone_config=copy.deepcopy(backbone.config),
+        exits=layers,
         head=head,
         share_pooler=share_pooler,
         pad_token_id=getattr(backbone.config, "pad_token_id", None),
@@ -264,7 +310,10 @@ def _without_pooler(backbone: PreTrainedModel) -> PreTrainedModel:
 
 
 def _checked_exits(exits: Sequence[int] | None, num_layers: int) -> list[int]:
-    layers = list(range(1, num_layers + 1)) if exits is None else list(exits)
+    try:
+        layers = [operator.index(i) for i in (range(1, num_layers + 1) if exits is None else exits)]
+    except TypeError:
+        raise ValueError(f"exits must be whole numbers, the layers; got {exits}") from None
     if layers != sorted(set(layers)) or not layers or layers[0] < 1 or layers[-1] != num_layers:
         raise ValueError(
             f"exits must be layers in ascending order, from 1 up, ending with the last layer "

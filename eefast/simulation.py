@@ -61,11 +61,17 @@ def simulate(policy: Policy, trace: ExitTrace) -> Simulation:
 
     Raises:
         ValueError: the policy was calibrated for another number of exits or classes.
+        TypeError: not a policy or not a trace.
     """
+    if not isinstance(policy, Policy) or not isinstance(trace, ExitTrace):
+        raise TypeError(
+            "simulate takes a Policy and an ExitTrace, got "
+            f"{type(policy).__name__} and {type(trace).__name__}"
+        )
     policy.check(trace.num_exits, trace.num_classes)
     table = policy.table(trace.num_exits)
     samples = len(trace.labels)
-    score = torch.zeros(samples)
+    score = torch.zeros(samples, dtype=torch.float32)
     previous = torch.full((samples,), -1)
     exit = torch.zeros(samples, dtype=torch.int64)
     last = policy.exits_used(trace.num_exits)[-1]

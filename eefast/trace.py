@@ -122,8 +122,16 @@ def record_trace(
         progress: show a progress bar.
 
     Raises:
-        ValueError: no batch, a batch without labels, or a label outside [0, C).
+        ValueError: no batch, a batch without labels, a label outside [0, C), or a regression
+            model, whose one output has no class probabilities to judge.
+        TypeError: not a multi-exit model, or data that is one batch rather than an iterable.
     """
+    if isinstance(data, Mapping):
+        raise TypeError(f"data must be an iterable of batches, got one batch ({sorted(data)})")
+    if not hasattr(model, "heads"):
+        raise TypeError(f"model must be a MultiExitModel, got {type(model).__name__}")
+    if model.config.num_labels == 1:
+        raise ValueError("a trace is of class probabilities, and a regression model has none")
     logits, labels = [], []
     training = model.training
     model.eval()

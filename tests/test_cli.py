@@ -118,4 +118,7 @@ def test_a_missing_extra_is_named(folder, capsys, monkeypatch):
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 2
-    assert "this command needs datasets: pip install 'eefast[demo]'" in capsys.readouterr().err
+    assert (
+        "this command needs datasets: install eefast with its extra [demo]"
+        in capsys.readouterr().err
+    )

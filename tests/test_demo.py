@@ -6,7 +6,7 @@ import pytest
 import torch
 from datasets import DatasetDict
 
-from eefast import demo, simulate
+from eefast import MultiExitModel, demo, simulate
 from eefast.data import load_tweets
 from eefast.policies import BEEM, Never, policy_from_dict
 from eefast.trace import ExitTrace
@@ -54,8 +54,14 @@ def test_a_run_reports_and_a_second_one_reuses_it(small, tmp_path, capsys, monke
     never = next(row for row in report["policies"] if row["name"] == "never")
     assert never["wall_clock_speedup_vs_never"] == 1
     assert never["accuracy"] == report["full_depth"]["accuracy"]
-    trace = ExitTrace.load(tmp_path / "test-3.safetensors")
+    trace = ExitTrace.load(tmp_path / "model-3" / "test.safetensors")
     timed = ExitTrace(trace.logits[:, :6], trace.labels[:6])
+    validation = ExitTrace.load(tmp_path / "model-3" / "validation.safetensors")
+    chosen = demo.calibrated(validation)  # on validation data, and nothing else
+    assert {row["name"]: policy_from_dict(row["setting"]) for row in report["policies"]} == chosen
+    assert (
+        MultiExitModel.from_pretrained(tmp_path / "model-3").get_policy("beem") == chosen["BEEM-A"]
+    )
     for row in report["policies"]:  # what was timed did what the accuracy column says
         outcome = simulate(policy_from_dict(row["setting"]), timed)
         assert row["layer_speedup_timed"] == pytest.approx(outcome.layer_speedup), row["name"]

@@ -24,11 +24,16 @@ def calibrate(policy: str, trace: ExitTrace, **options: Any) -> Policy:
         trace: every exit's logits on validation data, never on test data.
 
     Raises:
-        ValueError: a policy without calibration, an empty trace, or options out of range.
+        ValueError: a policy without calibration, a trace that is empty or holds NaN, or options
+            out of range.
         TypeError: options that the policy's calibration does not have.
     """
+    if not isinstance(trace, ExitTrace):
+        raise TypeError(f"trace must be an ExitTrace, got {type(trace).__name__}")
     if not len(trace.labels):
         raise ValueError("the trace holds no samples to calibrate on")
+    if trace.logits.isnan().any():
+        raise ValueError("the trace holds NaN logits: the model's training has diverged")
     chosen: Policy
     if policy == "beem":
         chosen = calibrate_beem(trace, **options)

@@ -60,7 +60,9 @@ def calibrate_beem(
     if thresholds == "error-rate":
         if tolerance is not None:
             raise ValueError(f"tolerance goes with thresholds='search', got {tolerance}")
-        space = sorted(ERROR_RATE_SPACE if space is None else space)
+        space = ERROR_RATE_SPACE if space is None else space
+        if not space:
+            raise ValueError("the space to search must hold at least one setting, got none")
         return dataclasses.replace(start, thresholds=error_rate_thresholds(start, trace, space))
     if thresholds == "search":
         space = SEARCH_SPACE if space is None else space
@@ -81,7 +83,7 @@ def error_rate_thresholds(
     Args:
         policy: its weights are used, its thresholds are not.
         trace: validation data.
-        space: candidates in ascending order.
+        space: candidates; L is added.
     """
     exits = trace.num_exits
     table = policy.table(exits)
@@ -100,7 +102,7 @@ def error_rate_thresholds(
         )
         previous = now.prediction
         wrong = now.prediction != trace.labels
-        for alpha in (*space, float(exits), math.inf):
+        for alpha in (*sorted({*space, float(exits)}), math.inf):
             leaves = running & reached(score, alpha, strict=policy.strict)
             if (leaves & wrong).sum() * total <= last_errors * leaves.sum():
                 break

@@ -34,7 +34,7 @@ def best(settings: Sequence[P], trace: ExitTrace, tolerance: float | None = None
     outcomes = [(s.accuracy, s.layer_speedup) for s in (simulate(p, trace) for p in settings)]
     ranked = range(len(settings))
     if tolerance is not None:
-        floor = trace.accuracies()[-1].item() - tolerance
+        floor = trace.accuracies()[-1].item() - tolerance - 1e-9  # 0.8 - 0.1 is above 0.7
         good = [i for i in ranked if outcomes[i][0] >= floor]
         if good:
             return settings[max(good, key=lambda i: outcomes[i][::-1])]
@@ -44,18 +44,19 @@ def best(settings: Sequence[P], trace: ExitTrace, tolerance: float | None = None
 def settings_of(policy: str, trace: ExitTrace) -> list[Policy]:
     """The settings of a policy that `calibrate` tries, for a trace's number of exits.
 
-    PABEE and PCEE: every patience up to L - 1. Thresholds on probabilities and entropies: 0.02
-    to 0.98 in steps of 0.02.
+    PABEE: every patience from 1 to L - 1; PCEE: from 2, since with 1 it is the entropy policy.
+    Thresholds on probabilities and entropies: 0.02 to 0.98 in steps of 0.02.
 
     Raises:
         ValueError: the policy has no space to search.
     """
     thresholds = [i / 50 for i in range(1, 50)]
-    patiences = range(1, trace.num_exits)
+    longest = max(trace.num_exits - 1, 1)
+    patiences = range(1, longest + 1)
     if policy == "pabee":
         return [PABEE(t) for t in patiences]
     if policy == "pcee":
-        return [PCEE(t, tau) for t in patiences for tau in thresholds]
+        return [PCEE(t, tau) for t in patiences[min(1, longest - 1) :] for tau in thresholds]
     if policy == "entropy":
         return [Entropy(tau) for tau in thresholds]
     if policy == "confidence":

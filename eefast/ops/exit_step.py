@@ -79,11 +79,11 @@ class ExitState(NamedTuple):
         # One torch function for all five: each further one costs 10 us when the caches are cold.
         full = torch.full
         return cls(
-            full((samples,), 0.0, device=device),
+            full((samples,), 0.0, dtype=torch.float32, device=device),
             full((samples,), NO_PREDICTION, dtype=torch.int32, device=device),
             full((samples,), 0, dtype=torch.int32, device=device),
-            full((samples, classes), 0.0, device=device),
-            full((exits,), False, device=device),
+            full((samples, classes), 0.0, dtype=torch.float32, device=device),
+            full((exits,), False, dtype=torch.bool, device=device),
         )
 
 
@@ -117,7 +117,11 @@ def implementation(
         _native.require()
     if dtype not in _DTYPES[impl]:
         wanted = ", ".join(map(str, _DTYPES[impl]))
-        raise TypeError(f"impl={impl!r} takes hidden states and weights of {wanted}; got {dtype}")
+        others = [name for name, dtypes in _DTYPES.items() if dtype in dtypes]
+        raise TypeError(
+            f"impl={impl!r} takes hidden states and weights of {wanted}; got {dtype}, "
+            f"which {others or 'no implementation'} takes"
+        )
     return _OPS[impl]
 
 

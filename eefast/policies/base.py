@@ -8,7 +8,7 @@ the exit step, the simulation and the runtimes then know it. A policy of your ow
 
     @dataclass(frozen=True)
     class ConfidentPatience(Policy):
-        '''Leave after `patience` exits in a row that agree and are confident.'''
+        '''Leave after `patience` confident exits, all predicting the same without a break.'''
 
         name = "confident-patience"
         keep, gain = Keep.AGREE, Gain.CONFIDENCE_ABOVE
@@ -63,7 +63,13 @@ class Policy(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if not isinstance(getattr(cls, "name", None), str):
+            raise TypeError(f"policy class {cls.__name__} needs a name: name = '...'")
         if "name" in cls.__dict__:
+            known = _REGISTRY.get(cls.name)
+            # The same class again is a notebook cell run twice.
+            if known is not None and known.__qualname__ != cls.__qualname__:
+                raise ValueError(f"there is a policy named {cls.name!r} already: {known.__name__}")
             _REGISTRY[cls.name] = cls
 
     @property
@@ -112,14 +118,19 @@ class Policy(ABC):
         Raises:
             ValueError: the policy holds numbers for another number of exits.
         """
-        columns = self.columns(num_exits)
-        table = torch.empty(num_exits, 3)
-        for i, (name, values) in enumerate(columns._asdict().items()):
-            if isinstance(values, Sequence) and len(values) != num_exits:
+        table = torch.empty(num_exits, 3, dtype=torch.float32, device="cpu")
+        for i, (name, values) in enumerate(
+            zip(Columns._fields, self.columns(num_exits), strict=True)
+        ):
+            column = torch.as_tensor(values, dtype=torch.float32, device="cpu")
+            if column.dim() and list(column.shape) != [num_exits]:
                 raise ValueError(
-                    f"{self.name}: {name} has {len(values)} values, the model has {num_exits} exits"
+                    f"{self.name}: {name} has {column.numel()} values, "
+                    f"the model has {num_exits} exits"
                 )
-            table[:, i] = torch.tensor(values)
+            if column.isnan().any():
+                raise ValueError(f"{self.name}: {name} must be numbers, got {values}")
+            table[:, i] = column
         return table
 
     def check(self, num_exits: int, num_classes: int) -> None:
@@ -128,7 +139,13 @@ class Policy(ABC):
         Raises:
             ValueError: another number of exits or classes than the policy was calibrated for, or
                 a single output (regression), of which no signal can be taken.
+            TypeError: keep or gain is not of its kind.
         """
+        if not isinstance(self.keep, Keep) or not isinstance(self.gain, Gain):
+            raise TypeError(
+                f"policy {self.name!r}: keep must be a Keep and gain a Gain, "
+                f"got {self.keep!r} and {self.gain!r}"
+            )
         for what, calibrated, got in (
             ("exits", self.num_exits, num_exits),
             ("classes", self.num_classes, num_classes),
@@ -145,7 +162,13 @@ class Policy(ABC):
         self.table(num_exits)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready description, read back by `policy_from_dict`."""
+        """A JSON-ready description, read back by `policy_from_dict`.
+
+        Raises:
+            ValueError: a subclass that would be read back as its parent, for want of a name.
+        """
+        if policy_class(self.name) is not type(self):
+            raise ValueError(f"policy class {type(self).__name__} needs a name of its own")
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {"policy": self.name, **{k: _to_json(v) for k, v in fields.items()}}
 
@@ -171,28 +194,42 @@ def policy_class(name: str) -> type[Policy]:
         ValueError: no policy has that name; the message lists those there are.
     """
     if name not in _REGISTRY:
-        raise ValueError(f"unknown policy {name!r}; there are {sorted(_REGISTRY)}")
+        raise ValueError(
+            f"unknown policy {name!r}; there are {sorted(_REGISTRY)} (yours is known once "
+            "its class is defined or imported)"
+        )
     return _REGISTRY[name]
 
 
 def number(owner: str, name: str, value: float, low: float, high: float = math.inf) -> float:
     """`value` as a float if it lies in [low, high], else a ValueError that says so."""
+    if isinstance(value, str) or not hasattr(value, "__float__"):
+        raise ValueError(f"{owner}: {name} must be a number, got {value!r}")
     value = float(value)
     if not low <= value <= high:  # also catches NaN
         raise ValueError(f"{owner}: {name} must be in [{low:g}, {high:g}], got {value}")
     return value
 
 
+def whole(owner: str, name: str, value: Any, low: int) -> int:
+    """`value` as an int of at least `low`, else a ValueError that says so."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < low:
+        raise ValueError(f"{owner}: {name} must be a whole number, {low} or more; got {value!r}")
+    return int(value)
+
+
 def numbers(owner: str, name: str, values: Values | Tensor, low: float) -> Values:
     """A number, or a tuple of one number per exit, each at least `low` (see `number`)."""
-    if isinstance(values, Tensor):
+    if hasattr(values, "tolist"):  # a tensor or an array
         values = values.tolist()
-    if isinstance(values, Sequence):
+    if isinstance(values, Sequence) and not isinstance(values, str):
         return tuple(number(owner, name, value, low) for value in values)
     return number(owner, name, values, low)
 
 
 def _to_json(value: Any) -> Any:
+    if hasattr(value, "item"):  # a numpy number
+        value = value.item()
     # JSON has no infinity; "inf" is what float() reads back.
     if isinstance(value, tuple):
         return [_to_json(v) for v in value]

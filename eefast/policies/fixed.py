@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from eefast.ops import Gain, Keep
-from eefast.policies.base import Columns, Policy
+from eefast.policies.base import Columns, Policy, whole
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class Budgeted(Policy):
     exit: int
 
     def __post_init__(self) -> None:
-        if self.exit < 1:
-            raise ValueError(f"{self.name}: exit must be 1 or more, got {self.exit}")
+        object.__setattr__(self, "exit", whole(self.name, "exit", self.exit, 1))
 
     @classmethod
     def default(cls, num_exits: int) -> Budgeted:

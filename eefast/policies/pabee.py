@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from eefast.ops import Gain, Keep
-from eefast.policies.base import Columns, Policy, number
+from eefast.policies.base import Columns, Policy, whole
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PABEE(Policy):
     patience: int
 
     def __post_init__(self) -> None:
-        number(self.name, "patience", self.patience, 0)
+        object.__setattr__(self, "patience", whole(self.name, "patience", self.patience, 0))
 
     @classmethod
     def default(cls, num_exits: int) -> PABEE:

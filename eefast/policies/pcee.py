@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from eefast.ops import Gain, Keep
-from eefast.policies.base import Columns, Policy, number
+from eefast.policies.base import Columns, Policy, number, whole
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class PCEE(Policy):
     measure: Literal["entropy", "confidence"] = "entropy"
 
     def __post_init__(self) -> None:
-        number(self.name, "patience", self.patience, 1)
-        number(self.name, "threshold", self.threshold, 0, 1)
+        object.__setattr__(self, "patience", whole(self.name, "patience", self.patience, 1))
+        threshold = number(self.name, "threshold", self.threshold, 0, 1)
+        object.__setattr__(self, "threshold", threshold)
         if self.measure not in ("entropy", "confidence"):
             raise ValueError(
                 f"{self.name}: measure must be 'entropy' or 'confidence', got {self.measure!r}"

@@ -28,7 +28,7 @@ _RUNTIMES = {"direct": DirectRuntime}
 _DEFAULT_RUNTIME = {"cpu": "direct"}
 
 
-@dataclass(init=False)
+@dataclass
 class EarlyExitOutput(ModelOutput):
     """Output of a compiled model, one entry per sample in the order given."""
 
@@ -38,25 +38,13 @@ class EarlyExitOutput(ModelOutput):
     exit_layer: Tensor | None = None  # (B,) int32, 1-based layer after which it left
     score: Tensor | None = None  # (B,) float32, the policy's score when it left
 
-    def __init__(
-        self,
-        loss: Tensor | None = None,
-        logits: Tensor | None = None,
-        prediction: Tensor | None = None,
-        exit_layer: Tensor | None = None,
-        score: Tensor | None = None,
-    ) -> None:
-        # What ModelOutput's machinery would arrive at for tensors. It costs 40 us when the caches
-        # are cold, as they are after a model has run: as much as all the rest of a call.
-        values = {
-            "loss": loss,
-            "logits": logits,
-            "prediction": prediction,
-            "exit_layer": exit_layer,
-            "score": score,
-        }
-        self.__dict__.update(values)
-        for name, value in values.items():
+    def __post_init__(self) -> None:
+        if self.logits is None:  # made of a mapping, as accelerate does
+            super().__post_init__()  # type: ignore[no-untyped-call]
+            return
+        # What ModelOutput's own code would arrive at, without its search for mappings and lists:
+        # that costs 15 us when the caches are cold, as they are after a model has run.
+        for name, value in self.__dict__.items():
             if value is not None:
                 OrderedDict.__setitem__(self, name, value)
 
@@ -66,7 +54,8 @@ class CompiledModel(PreTrainedModel):
 
     Made by `eefast.compile`. It is a transformers model (pipelines take it) for inference only.
     Several threads may call one compiled model. `fast.policy = ...` takes effect on the next
-    call, and so does a number written into `fast.policy_table`.
+    call, and so does a number written into `fast.policy_table`. Weights may be changed in place;
+    after replacing modules or parameters of `fast.model`, assign `fast.policy` again.
     """
 
     config_class = MultiExitConfig
@@ -77,11 +66,13 @@ class CompiledModel(PreTrainedModel):
     def __init__(self, model: MultiExitModel, policy: Policy, runtime: str, impl: Impl) -> None:
         super().__init__(model.config)
         self.model = model
+        self.runtime = runtime
         self.impl = impl
         self._runtime = _RUNTIMES[runtime](model.adapter, model.num_classes, impl, model.dtype)
         self.policy = policy
         # Looked up once: attributes of modules and configs go through Python code.
-        self._embed = model.adapter.embed
+        self._embed = model.embed
+        self._is_training: Callable[[], bool] = lambda: model.training
         self._return_dict = model.config.return_dict
         self.train(False)
 
@@ -92,6 +83,8 @@ class CompiledModel(PreTrainedModel):
 
     @policy.setter
     def policy(self, policy: Policy) -> None:
+        if not isinstance(policy, Policy):
+            raise TypeError(f"policy must be a Policy, got {policy!r}")
         self._plan = Plan.make(policy, self.model)
 
     @property
@@ -118,9 +111,12 @@ class CompiledModel(PreTrainedModel):
 
         Raises:
             ValueError: inputs that the backbone cannot take, or labels outside [0, C).
+            RuntimeError: the model behind it was put back into training mode.
         """
         if labels is not None and self.model.num_classes > 1:
             check_labels(labels, self.model.num_classes)
+        if self._is_training():
+            raise RuntimeError("the model is in training mode, with dropout; call model.eval()")
         plan = self._plan
         hidden, inputs = self._embed(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
@@ -164,8 +160,15 @@ class CompiledModel(PreTrainedModel):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CompiledModel:
         # to(), half() and their like make new weights; the plan holds the old ones.
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        table = self.policy_table
         self.policy = self.policy
+        self.policy_table.copy_(table)
         return self
+
+    def __reduce__(self) -> Any:
+        # Copies and pickles are compiled anew: kernels are not data, and the copy's plan must
+        # hold the weights of the copy.
+        return CompiledModel, (self.model, self.policy, self.runtime, self.impl)
 
 
 def compile(
@@ -194,8 +197,9 @@ def compile(
     """
     if not isinstance(model, MultiExitModel):
         raise TypeError(
-            f"model must be a MultiExitModel, got {type(model).__name__} without exits: "
-            "give it some with eefast.attach_exits(model) and train them"
+            f"model must be a MultiExitModel, got {type(model).__name__}: a transformers model "
+            "without exits gets them from eefast.attach_exits(model), a saved one is loaded with "
+            "eefast.MultiExitModel.from_pretrained"
         )
     if runtime == "auto":
         if model.device.type not in _DEFAULT_RUNTIME:
@@ -209,6 +213,8 @@ def compile(
     wanted = _RUNTIMES[runtime].device_type
     if model.device.type != wanted:
         raise ValueError(f"runtime {runtime!r} runs on {wanted!r}, the model is on {model.device}")
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype must be a torch.dtype such as torch.bfloat16, got {dtype!r}")
     if isinstance(policy, str):
         policy = _named_policy(policy, model)
     if dtype is not None and dtype != model.dtype:

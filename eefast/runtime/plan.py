@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from eefast.multi_exit import MultiExitModel
@@ -32,6 +33,7 @@ class Plan:
     last_layer: int  # of the last exit used; the layers behind it are never run
 
     @classmethod
+    @torch.inference_mode(False)  # the table must stay writable wherever a policy is assigned
     def make(cls, policy: Policy, model: MultiExitModel) -> Plan:
         """The plan of a policy for a model.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
+
+logger = logging.getLogger(__name__)
 
 
 def fine_tune(
@@ -58,7 +61,7 @@ def fine_tune(
         checkpoints / "run.json",
         {
             "model": model.config.to_dict(),
-            "rows": len(train),
+            "data": hashlib.sha256(json.dumps(train[:]).encode()).hexdigest(),
             "epochs": epochs,
             "batch_size": batch_size,
             "learning_rate": learning_rate,
@@ -87,7 +90,14 @@ def fine_tune(
     trainer = Trainer(
         model, arguments, DataCollatorWithPadding(tokenizer), train, processing_class=tokenizer
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
+    resume = _last_complete(checkpoints)
+    if resume is not None:
+        logger.warning("going on from %s", resume)
+    try:
+        trainer.train(resume_from_checkpoint=resume)
+    except KeyboardInterrupt:
+        logger.warning("interrupted; run it again to go on from %s", _last_complete(checkpoints))
+        raise
     model.eval()
     model.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
@@ -103,6 +113,12 @@ def batches(
 ) -> DataLoader[dict[str, torch.Tensor]]:
     """Padded batches of an encoded data set in its own order, e.g. for `record_trace`."""
     return DataLoader(encoded, batch_size, collate_fn=DataCollatorWithPadding(tokenizer))
+
+
+def _last_complete(checkpoints: Path) -> str | None:
+    """The newest checkpoint that was written to its end: Trainer writes its own state last."""
+    complete = [folder.parent for folder in checkpoints.glob("checkpoint-*/trainer_state.json")]
+    return str(max(complete, key=lambda folder: int(folder.name.split("-")[1]), default="")) or None
 
 
 def _claim(path: Path, run: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ def task_loss(
 ) -> Tensor:
     """Cross-entropy in float32, or the squared error if there is one output (C = 1)."""
     if logits.shape[-1] == 1:
-        return F.mse_loss(logits.squeeze(-1).float(), labels.float())
+        return F.mse_loss(logits.squeeze(-1).float(), labels.float().reshape(len(logits)))
     return F.cross_entropy(logits.float(), labels)
 
 

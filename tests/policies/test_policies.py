@@ -160,7 +160,7 @@ def test_scalars_and_one_number_per_exit_are_the_same():
 def test_a_policy_of_your_own_takes_a_few_lines():
     @dataclass(frozen=True)
     class ConfidentPatience(Policy):
-        """Leave after `patience` exits in a row that agree and are confident."""
+        """Leave after `patience` confident exits, all predicting the same without a break."""
 
         name = "test-confident-patience"
         keep, gain = Keep.AGREE, Gain.CONFIDENCE_ABOVE
@@ -182,11 +182,11 @@ def test_a_policy_of_your_own_takes_a_few_lines():
         (lambda: BEEM(math.nan, 1.0), "weights must be in"),
         (lambda: BEEM([1.0, -0.1], 1.0), "weights must be in"),
         (lambda: BEEM(1.0, math.nan), "thresholds must be in"),
-        (lambda: PABEE(-1), "patience must be in"),
-        (lambda: PCEE(0, 0.5), "patience must be in"),
+        (lambda: PABEE(-1), "patience must be a whole number"),
+        (lambda: PCEE(0, 0.5), "patience must be a whole number"),
         (lambda: PCEE(1, 1.5), "threshold must be in"),
         (lambda: PCEE(1, 0.5, "variance"), "'entropy' or 'confidence', got 'variance'"),
-        (lambda: Budgeted(0), "exit must be 1 or more"),
+        (lambda: Budgeted(0), "exit must be a whole number, 1 or more"),
         (lambda: Budgeted(5).table(4), "exit 5 of a model with 4 exits"),
         (lambda: BEEM([0.1, 0.2], 1.0).table(3), "weights has 2 values, the model has 3 exits"),
         (lambda: policy_class("hope"), "unknown policy 'hope'; there are .*'beem'"),
