@@ -77,3 +77,44 @@ def test_encode_refuses_a_label_that_is_no_class():
     table = Dataset.from_dict({"text": ["a", "b"], "label": ["yes", "maybe"]})
     with pytest.raises(ValueError, match=r"labels must be among \['no', 'yes'\], got \['maybe'\]"):
         encode(table, Tokenizer(), ["no", "yes"], 4)
+
+
+def test_class_numbers_of_another_order_are_translated():
+    table = Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
+    table = table.cast_column("label", ClassLabel(names=["pos", "neg"]))
+    assert encode(table, Tokenizer(), ["neg", "pos"], 4)["labels"] == [1, 0]
+
+
+def test_names_of_datasets_are_taken_as_they_are(monkeypatch):
+    asked = []
+
+    def load(name, configuration=None, split=None):
+        asked.append((name, configuration, split))
+        return Dataset.from_dict({"text": ["a"], "label": [0]})
+
+    monkeypatch.setattr("eefast.data.load_dataset", load)
+    load_table("stanfordnlp/imdb", "train", "text", "label")
+    load_table("glue:sst2", "validation", "text", "label")
+    assert asked == [("stanfordnlp/imdb", None, "train"), ("glue", "sst2", "validation")]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("text,label\n,1\nb,0\n", "column 'text' is empty in row 1"),
+        ("text,label\na,1\nb,\n", "column 'label' is empty in row 2"),
+        ("text,label\n1,1\n2,0\n", "column 'text' must hold texts, got 1"),
+        ("text,label\n", "holds no rows"),
+        ("", "holds no rows, or cannot be read"),
+    ],
+)
+def test_files_with_holes(tmp_path, content, words):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(ValueError, match=words):
+        load_table(str(tmp_path / "a.csv"), "train", "text", "label")
+
+
+@pytest.mark.parametrize("labels", [[0.5, 1.5], ["same", "same"]])
+def test_classes_must_be_two_or_more(labels):
+    with pytest.raises(ValueError, match="at least two classes"):
+        class_names(Dataset.from_dict({"text": ["a", "b"], "label": labels}))

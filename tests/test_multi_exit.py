@@ -1,7 +1,9 @@
 """Attaching exits, running, saving, loading and training a multi-exit model."""
 
+import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -10,6 +12,8 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertModel,
+    DistilBertConfig,
+    DistilBertModel,
     GPT2Config,
     GPT2Model,
     Trainer,
@@ -196,3 +200,68 @@ def test_bad_inputs():
     with pytest.raises(ValueError, match="calibrated for 6 exits, got 4"):
         model.set_policy(PABEE(1, num_exits=6))
     assert model.config.policies == {}
+
+
+def test_options_must_be_known_and_sound():
+    with pytest.raises(TypeError, match=r"unknown options \['heads'\]"):
+        tiny_model(heads="pooler")
+    with pytest.raises(ValueError, match="num_labels must be 1 or more, got 0"):
+        tiny_model(num_labels=0)
+    for exits in ([2.0, 4.0], ["2", "4"]):
+        with pytest.raises(ValueError, match="exits must be whole numbers"):
+            tiny_model(exits=exits)
+    model = tiny_model(id2label={0: "a", 1: "b"})
+    assert model.config.label2id == {"a": 0, "b": 1}
+
+
+def test_numbers_of_numpy_are_saved(tmp_path):
+    model = tiny_model(exits=np.array([2, 4]))
+    model.set_policy(PABEE(np.int64(1), num_classes=np.int64(3)))
+    model.save_pretrained(tmp_path)
+    loaded = MultiExitModel.from_pretrained(tmp_path)
+    assert loaded.config.exits == [2, 4]
+    assert loaded.get_policy("pabee") == PABEE(1, num_classes=3)
+
+
+def test_every_option_of_the_heads_arrives():
+    model = tiny_model(head="pooler", share_pooler=True, head_dropout=0.4)
+    assert len(model.heads.poolers) == 1
+    assert model.heads.dropout.p == 0.4
+    assert model.config.share_pooler
+
+
+def test_loading_refuses_weights_that_belong_to_nothing(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["heads.classifiers.9.weight"] = torch.zeros(1)
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"do not fit.*classifiers\.9"):
+        MultiExitModel.from_pretrained(tmp_path)
+
+
+def test_mismatched_weights_are_never_replaced_by_random_ones(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="mismatched_keys"):
+        MultiExitModel.from_pretrained(tmp_path, num_labels=7, ignore_mismatched_sizes=True)
+
+
+def test_resized_embeddings_are_saved(tmp_path):
+    model = tiny_model()
+    model.resize_token_embeddings(120)
+    model.save_pretrained(tmp_path)
+    loaded = MultiExitModel.from_pretrained(tmp_path)
+    assert loaded.backbone.embeddings.word_embeddings.num_embeddings == 120
+
+
+def test_token_types_are_left_out_where_a_family_has_none():
+    config = DistilBertConfig(vocab_size=99, dim=16, n_layers=2, n_heads=2, hidden_dim=32)
+    model = attach_exits(DistilBertModel(config)).eval()
+    ids = torch.ones(2, 5, dtype=torch.int64)
+    assert torch.equal(model(ids, token_type_ids=ids).logits, model(ids).logits)
+
+
+def test_two_models_of_one_config_do_not_share_policies():
+    model = tiny_model()
+    other = MultiExitModel(copy.deepcopy(model.config))
+    other.set_policy(PABEE(1))
+    assert model.get_policy("pabee") is None

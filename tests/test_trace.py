@@ -81,3 +81,14 @@ def test_record_trace_refuses_bad_data():
     with pytest.raises(ValueError, match=r"labels must be in \[0, 3\), got 0\.\.3"):
         record_trace(model, [{**inputs, "labels": torch.tensor([0, 3])}])
     assert not model.training
+
+
+def test_record_trace_says_what_it_takes():
+    model = tiny_model()
+    batch = {**inputs_for(model, 2), "labels": torch.tensor([0, 1])}
+    with pytest.raises(TypeError, match="iterable of batches, got one batch"):
+        record_trace(model, batch)
+    with pytest.raises(TypeError, match="must be a MultiExitModel, got BertModel"):
+        record_trace(model.backbone, [batch])
+    with pytest.raises(ValueError, match="regression model has none"):
+        record_trace(tiny_model(classes=1), [batch])

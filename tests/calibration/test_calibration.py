@@ -156,3 +156,30 @@ def test_bad_calls():
         calibrate("beem", ExitTrace(torch.zeros(2, 3, 1), torch.zeros(3).long()))
     assert isinstance(calibrate("pabee", learned_trace()), PABEE)
     assert isinstance(calibrate("beem", learned_trace()), BEEM)
+
+
+def test_l_is_always_a_candidate():
+    """Nobody reaches 100, nor 5 before the last exit: the smaller one is taken."""
+    assert calibrate("beem", learned_trace(), space=[100.0]).thresholds == (5.0,) * 4 + (0.0,)
+
+
+def test_tolerance_counts_samples_not_roundings():
+    labels = torch.zeros(10, dtype=torch.int64)
+    right, wrong = [9.0, 0.0], [0.0, 9.0]
+    first = torch.tensor([right] * 7 + [wrong] * 3)
+    last = torch.tensor([right] * 8 + [wrong] * 2)
+    trace = ExitTrace(torch.stack([first, last]), labels)
+    chosen = calibrate("confidence", trace, space=[Confidence(0.5), Confidence(1.1)], tolerance=0.1)
+    assert chosen.threshold == 0.5
+
+
+def test_more_bad_calls():
+    trace = learned_trace()
+    with pytest.raises(TypeError, match="trace must be an ExitTrace"):
+        calibrate("beem", [trace])
+    with pytest.raises(ValueError, match="at least one setting"):
+        calibrate("beem", trace, space=[])
+    with pytest.raises(ValueError, match="NaN logits"):
+        calibrate("beem", ExitTrace(trace.logits * math.nan, trace.labels))
+    assert calibrate("pabee", learned_trace(exits=1)).patience == 1
+    assert calibrate("pcee", trace).patience >= 2  # with 1 it would be the entropy policy

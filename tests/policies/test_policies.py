@@ -182,6 +182,9 @@ def test_a_policy_of_your_own_takes_a_few_lines():
         (lambda: BEEM(math.nan, 1.0), "weights must be in"),
         (lambda: BEEM([1.0, -0.1], 1.0), "weights must be in"),
         (lambda: BEEM(1.0, math.nan), "thresholds must be in"),
+        (lambda: PABEE("2"), "patience must be a whole number, 0 or more; got '2'"),
+        (lambda: PABEE(2.5), "patience must be a whole number"),
+        (lambda: BEEM("1", 1.0), "weights must be a number, got '1'"),
         (lambda: PABEE(-1), "patience must be a whole number"),
         (lambda: PCEE(0, 0.5), "patience must be a whole number"),
         (lambda: PCEE(1, 1.5), "threshold must be in"),
@@ -223,3 +226,36 @@ def test_a_policy_without_default_setting_says_so():
     ):
         policy_class("test-numbered").default(4)
     assert Numbered(1).columns(4) == Columns()
+
+
+def test_a_policy_needs_a_name_of_its_own():
+    with pytest.raises(ValueError, match="a policy named 'pabee' already"):
+
+        class Other(PABEE):
+            name = "pabee"
+
+    class Careful(PABEE):
+        pass
+
+    with pytest.raises(ValueError, match="Careful needs a name of its own"):
+        Careful(1).to_dict()
+    with pytest.raises(TypeError, match="Nameless needs a name"):
+
+        class Nameless(Policy):
+            pass
+
+
+def test_kinds_must_be_kinds():
+    class Swapped(Policy):
+        name = "test-swapped"
+        keep, gain = Gain.CONFIDENCE, Keep.AGREE
+
+        def columns(self, num_exits):
+            return Columns(thresholds=math.nan)
+
+    with pytest.raises(TypeError, match="keep must be a Keep and gain a Gain"):
+        Swapped().check(4, 3)
+    with pytest.raises(ValueError, match="thresholds must be numbers, got nan"):
+        Swapped().table(4)
+    with pytest.raises(TypeError, match="simulate takes a Policy and an ExitTrace, got str"):
+        simulate("pabee", None)

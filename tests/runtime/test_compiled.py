@@ -1,11 +1,14 @@
 """The compiled model as a drop-in: policies, outputs, pipelines, and what it refuses."""
 
+import copy
+import pickle
 import warnings
 from dataclasses import replace
 
 import pytest
 import torch
-from transformers import BertTokenizerFast, pipeline
+from accelerate.utils import send_to_device
+from transformers import BertTokenizerFast, Trainer, TrainingArguments, pipeline
 from transformers.utils import ModelOutput
 
 import eefast
@@ -186,3 +189,68 @@ def test_pipeline_takes_it_without_complaint(model, tokenizer, caplog):
         assert answer["label"] == model.config.id2label[out.prediction.item()] == other["label"]
         assert answer["score"] == pytest.approx(out.logits.softmax(-1).max().item(), abs=1e-5)
         assert other["score"] == pytest.approx(answer["score"], abs=1e-4)
+
+
+@pytest.mark.parametrize("make", [copy.deepcopy, lambda fast: pickle.loads(pickle.dumps(fast))])
+def test_copies_and_pickles_hold_their_own_weights(model, make):
+    fast, inputs = compile(model, Budgeted(1)), inputs_for(model, 4)
+    twin = make(fast)
+    assert torch.equal(twin(**inputs).logits, fast(**inputs).logits)
+    with torch.no_grad():
+        twin.model.heads.classifiers[0].bias.copy_(torch.tensor([0.0, 99.0, 0.0]))
+    assert twin(**inputs).prediction.tolist() == [1] * 4
+    assert fast(**inputs).logits.max() < 50
+
+
+def test_outputs_can_be_rebuilt_copied_and_pickled(model):
+    out = compile(model, Confidence(0.7))(**inputs_for(model, 4))
+    for twin in (
+        send_to_device(out, "cpu"),
+        type(out)(dict(out)),
+        type(out)(**out),
+        copy.copy(out),
+        pickle.loads(pickle.dumps(out)),
+    ):
+        assert list(twin) == list(out)
+        assert all(torch.equal(twin[name], out[name]) for name in out)
+        assert torch.equal(twin.exit_layer, out.exit_layer)
+
+
+def test_a_model_put_back_into_training_is_refused(model):
+    fast = compile(model, Never())
+    model.train()
+    with pytest.raises(RuntimeError, match=r"training mode.*model\.eval\(\)"):
+        fast(**inputs_for(model, 1))
+    model.eval()
+    assert fast(**inputs_for(model, 1)).exit_layer.item() == 4
+
+
+def test_written_thresholds_outlive_a_move(model):
+    fast = compile(model, Confidence(2.0))
+    fast.policy_table[1, 1] = 0.0
+    fast.to("cpu")
+    assert fast(**inputs_for(model, 1)).exit_layer.item() == 2
+
+
+def test_a_policy_assigned_in_inference_mode_can_still_be_written(model):
+    with torch.inference_mode():
+        fast = compile(model, Confidence(2.0))
+    fast.policy_table[0, 1] = 0.0
+    assert fast(**inputs_for(model, 1)).exit_layer.item() == 1
+
+
+def test_trainer_evaluates_a_compiled_model(model, tmp_path):
+    ids = inputs_for(model, 6)["input_ids"]
+    data = [{"input_ids": row, "labels": 1} for row in ids]
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", bf16=True)
+    trainer = Trainer(compile(model, Confidence(0.7)), arguments, eval_dataset=data)
+    assert trainer.predict(data).predictions.shape == (6, 3)
+
+
+def test_what_is_no_policy_is_named(model):
+    fast = compile(model, Never())
+    for bad in ("pabee", PABEE, None, 0.9):
+        with pytest.raises(TypeError, match="policy must be a Policy"):
+            fast.policy = bad
+    with pytest.raises(TypeError, match=r"torch\.dtype such as torch\.bfloat16, got 'bfloat16'"):
+        compile(model, Never(), dtype="bfloat16")
