@@ -21,7 +21,7 @@ test: setup
 # Times one exit step and writes docs/bench.md.
 bench: setup
 	mkdir -p build
-	$(BIN)/pytest bench --benchmark-only --benchmark-json=build/bench.json
+	$(BIN)/pytest bench --benchmark-only --benchmark-warmup=on --benchmark-json=build/bench.json
 	$(BIN)/python -m bench.table build/bench.json
 
 # Runs the demo and makes its report the README's.

@@ -1,4 +1,4 @@
-"""eefast: early-exit transformers whose wall-clock speed-up equals their layer speed-up."""
+"""eefast: early-exit transformers whose wall-clock speed-up follows their layer speed-up."""
 
 from eefast import policies
 from eefast.backbones import Backbone, LayerInputs, register_backbone

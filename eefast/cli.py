@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 app = typer.Typer(
-    help="Early-exit transformers whose wall-clock speed-up equals their layer speed-up.",
+    help="Early-exit transformers whose wall-clock speed-up follows their layer speed-up.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

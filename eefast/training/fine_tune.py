@@ -98,6 +98,9 @@ def fine_tune(
     except KeyboardInterrupt:
         logger.warning("interrupted; run it again to go on from %s", _last_complete(checkpoints))
         raise
+    # Trainer leaves the model's forward wrapped in bfloat16 autocast; what is recorded and
+    # calibrated next must be the model that is saved.
+    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     model.eval()
     model.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
