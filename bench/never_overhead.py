@@ -1,6 +1,6 @@
 """What eefast adds to the layers themselves: `Never()` against the same layers in a bare loop.
 
-    python -m bench.never_overhead
+    python -m bench.never_overhead | tee docs/never_overhead.txt
 
 Random weights of MiniLM's and BERT-base's shape, batch 1, fp32; the two variants take turns on the
 same input, and the ratio of the medians of their times is printed. The target is at most 1.01.
