@@ -3,6 +3,7 @@
 import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,7 +11,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eefast import compile, record_trace, simulate
-from eefast.policies import BEEM, PABEE, PCEE, Budgeted, Confidence, Entropy, Never
+from eefast.policies import (
+    BEEM,
+    PABEE,
+    PCEE,
+    Budgeted,
+    Columns,
+    Confidence,
+    Entropy,
+    Gain,
+    Keep,
+    Never,
+    Policy,
+)
 from eefast.runtime.direct import _regrouping_pays
 from tests.models import inputs_for, tiny_model
 
@@ -209,3 +222,21 @@ def test_trace_of_nan_answers_at_the_last_exit():
     out = compile(model, Confidence(0.0))(**inputs_for(model, 3))
     assert out.exit_layer.tolist() == [4, 4, 4]
     assert out.logits.isfinite().all()
+
+
+def test_the_last_exit_that_a_policy_uses_answers_whatever_the_score(model):
+    @dataclass(frozen=True)
+    class FirstTwo(Policy):
+        name = "test-first-two"
+        keep, gain = Keep.NEVER, Gain.CONFIDENCE
+
+        def columns(self, num_exits):
+            return Columns()  # nobody ever reaches infinity
+
+        def exits_used(self, num_exits):
+            return range(1, 3)
+
+    inputs = inputs_for(model, 5)
+    out = compile(model, FirstTwo())(**inputs)
+    assert out.exit_layer.tolist() == [2] * 5
+    torch.testing.assert_close(out.logits, model(**inputs).exit_logits[1], **TOLERANCE)
