@@ -4,6 +4,8 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <array>
+#include <cstring>
+#include <initializer_list>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -32,6 +34,7 @@ template <class... Parts>
 struct DeleteTensor {
   void operator()(AtenTensorOpaque* tensor) const { aoti_torch_delete_tensor_object(tensor); }
 };
+using OwnedTensor = std::unique_ptr<AtenTensorOpaque, DeleteTensor>;
 
 // A tensor of the call, or none, and what is asked of it.
 //
@@ -101,12 +104,14 @@ class Argument {
   }
 
   const char* name_;
-  std::unique_ptr<AtenTensorOpaque, DeleteTensor> tensor_;
+  OwnedTensor tensor_;
   int32_t dtype_ = 0;
   int64_t dim_ = 0;
   int64_t* sizes_ = nullptr;  // borrowed from the tensor
   int64_t* strides_ = nullptr;
 };
+
+constexpr int64_t kLargest = std::numeric_limits<int32_t>::max();
 
 int64_t expect_in(const char* name, int64_t value, int64_t least, int64_t most) {
   if (value < least || value > most) {
@@ -205,6 +210,37 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   });
 }
 
+OwnedTensor empty(std::initializer_list<int64_t> sizes, int32_t dtype) {
+  std::array<int64_t, 2> strides = {1, 1};
+  if (sizes.size() == 2) strides[0] = sizes.begin()[1];
+  AtenTensorHandle tensor = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      sizes.size(), sizes.begin(), strides.data(), dtype, aoti_torch_device_type_cpu(), 0,
+      &tensor));
+  return OwnedTensor(tensor);
+}
+
+// The state before the first exit: score, prediction, exit_layer, logits, running. One op for all
+// five, because the first call of anything costs microseconds after a model has had the caches.
+void exit_state(StableIValue* stack, uint64_t, uint64_t) {
+  const int64_t samples = expect_in("samples", to<int64_t>(stack[0]), 0, kLargest);
+  const int64_t classes = expect_in("classes", to<int64_t>(stack[1]), 1, kLargest);
+  const int64_t exits = expect_in("exits", to<int64_t>(stack[2]), 1, kLargest);
+  const int32_t float32 = aoti_torch_dtype_float32(), int32 = aoti_torch_dtype_int32();
+  std::array<OwnedTensor, 5> state = {
+      empty({samples}, float32), empty({samples}, int32), empty({samples}, int32),
+      empty({samples, classes}, float32), empty({exits}, aoti_torch_dtype_bool())};
+  const std::array<int64_t, 5> bytes = {
+      4 * samples, 4 * samples, 4 * samples, 4 * samples * classes, exits};
+  for (size_t i = 0; i < state.size(); ++i) {
+    void* data = nullptr;
+    TORCH_ERROR_CODE_CHECK(torch_get_mutable_data_ptr(state[i].get(), &data));
+    // Zero, but for the prediction: all bits of -1 are set.
+    if (bytes[i]) std::memset(data, i == 1 ? 0xFF : 0, bytes[i]);
+    stack[i] = torch::stable::detail::from(state[i].release());
+  }
+}
+
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> names;
   for (const Kernels* kernels : supported_kernels()) names.emplace_back(kernels->name);
@@ -215,6 +251,8 @@ std::vector<std::string> instruction_sets() {
 }  // namespace eefast::cpu
 
 STABLE_TORCH_LIBRARY_FRAGMENT(eefast, m) {
+  m.def(
+      "exit_state(int samples, int classes, int exits) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   // For tests and benchmarks. The first lists the instruction sets that run here, the best first;
   // the second makes all later calls use one of them and returns the one used before.
   m.def("cpp_instruction_sets() -> str[]");
@@ -227,6 +265,7 @@ STABLE_TORCH_LIBRARY_IMPL(eefast, CPU, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(eefast, CompositeExplicitAutograd, m) {
+  m.impl("exit_state", &eefast::cpu::exit_state);
   m.impl("cpp_instruction_sets", TORCH_BOX(&eefast::cpu::instruction_sets));
   m.impl("cpp_use_instruction_set", TORCH_BOX(&eefast::cpu::use_kernels));
 }

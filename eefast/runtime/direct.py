@@ -54,14 +54,13 @@ class DirectRuntime:
         if not samples:
             return state
         rows: Tensor | None = None
-        for layer in range(1, plan.last_layer + 1):
-            hidden = self._backbone.layer(layer, hidden, inputs)
-            planned = plan.exits.get(layer)
-            if planned is None:
-                continue
+        run_layer, last = self._backbone.layer, plan.stages[-1]
+        for stage in plan.stages:
+            for layer in stage.layers:
+                hidden = run_layer(layer, hidden, inputs)
             readout = self._backbone.readout(hidden)
-            self._exit_step(readout, *planned.head, plan.table, rows, planned.step, *state)
-            if layer == plan.last_layer or not state.running.numpy()[planned.exit - 1]:
+            self._exit_step(readout, *stage.head, plan.table, rows, stage.step, *state)
+            if stage is last or not state.running.numpy()[stage.exit - 1]:
                 break
             if samples > 1:
                 exit_layer = state.exit_layer.numpy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,9 +13,10 @@ from eefast.ops import HeadWeights, Step
 from eefast.policies import Policy
 
 
-class PlannedExit(NamedTuple):
-    """One exit that the policy looks at."""
+class Stage(NamedTuple):
+    """Layers that run without a question, and the exit behind them that the policy looks at."""
 
+    layers: range  # 1-based
     exit: int  # 1-based
     head: HeadWeights
     step: int  # Step.pack()
@@ -29,8 +29,7 @@ class Plan:
 
     policy: Policy
     table: Tensor  # (exits up to the last one used, 3) float32, on the model's device
-    exits: Mapping[int, PlannedExit]  # by layer
-    last_layer: int  # of the last exit used; the layers behind it are never run
+    stages: tuple[Stage, ...]  # up to the last exit used; the layers behind it are never run
 
     @classmethod
     @torch.inference_mode(False)  # the table must stay writable wherever a policy is assigned
@@ -44,18 +43,17 @@ class Plan:
         used = policy.exits_used(model.num_exits)
         # Cut behind the last exit used, the table ends where everybody must have left.
         table = policy.table(model.num_exits)[: used[-1]].to(model.device)
-        layers = model.config.exits
+        layers = [model.config.exits[exit - 1] for exit in used]
         return cls(
             policy=policy,
             table=table.contiguous(),
-            exits={
-                layer: PlannedExit(
+            stages=tuple(
+                Stage(
+                    range(before + 1, layer + 1),
                     exit,
                     model.heads.weights(exit),
                     Step(exit, layer, policy.keep, policy.gain, policy.strict).pack(),
                 )
-                for exit in used
-                for layer in [layers[exit - 1]]
-            },
-            last_layer=layers[used[-1] - 1],
+                for exit, layer, before in zip(used, layers, [0, *layers], strict=False)
+            ),
         )

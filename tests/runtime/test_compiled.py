@@ -12,7 +12,7 @@ from transformers import BertTokenizerFast, Trainer, TrainingArguments, pipeline
 from transformers.utils import ModelOutput
 
 import eefast
-from eefast import MultiExitModel, compile
+from eefast import EarlyExitOutput, MultiExitModel, compile
 from eefast.policies import BEEM, PABEE, Budgeted, Confidence, Never
 from tests.models import inputs_for, tiny_model
 
@@ -31,6 +31,9 @@ def test_output_is_a_model_output_in_the_callers_terms(model):
     assert out[0] is out.logits
     assert torch.equal(out.prediction, out.logits.argmax(-1))
     assert out.logits.dtype == torch.float32
+    as_constructed = EarlyExitOutput(**out)
+    assert vars(as_constructed) == vars(out)
+    assert list(as_constructed.items()) == list(out.items())
 
 
 def test_it_accepts_what_the_model_accepts(model):
