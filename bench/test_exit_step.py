@@ -58,7 +58,7 @@ def exit_step(impl):
         table = torch.tensor([[0.5, float("inf"), 0.0]] * EXITS)  # nobody leaves: no call is idle
         step = Step(exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE).pack()
         running = state.running.numpy()
-        others = (*head, table, None, step, *state)
+        others = (None, *head, table, None, step, *state)
 
         def call():
             op(hidden.select(1, 0), *others)

@@ -40,11 +40,14 @@ struct Policy {
   float tau;
 };
 
-// All that the signals need to know of the logits z. With a NaN among them, sum is NaN.
+// All that the signals need to know of the logits z. With a NaN among them, the sums are NaN.
+//
+// The argmax's own term, which is 1 and 0, is left out of the sums: added to it, the small terms of
+// a dominated softmax would lose their digits, and the entropy with them.
 struct Reductions {
-  int32_t argmax;      // lowest index of the maximum, or of the first NaN
-  float sum;           // of exp(z - max z), at least 1
-  float weighted_sum;  // of (z - max z) exp(z - max z), where 0 exp(-inf) counts as 0
+  int32_t argmax;       // lowest index of the maximum, or of the first NaN
+  float rest;           // sum of exp(z - max z) over all classes but argmax
+  float weighted_rest;  // sum of (z - max z) exp(z - max z), where -inf exp(-inf) counts as 0
 };
 
 struct Signals {
@@ -61,11 +64,12 @@ EEFAST_HOST_DEVICE inline float largest_entropy(int64_t classes) {
 
 EEFAST_HOST_DEVICE inline Signals signals(
     const Reductions& logits, int32_t previous_prediction, float largest_entropy) {
-  float entropy = (logf(logits.sum) - logits.weighted_sum / logits.sum) / largest_entropy;
-  // Rounding may step over either end. Written so that NaN passes through.
-  if (entropy < 0.0f) entropy = 0.0f;
+  const float sum = 1.0f + logits.rest;
+  // ln sum - weighted_rest / sum. Neither term is negative, so that nothing cancels.
+  float entropy = (log1pf(logits.rest) - logits.weighted_rest / sum) / largest_entropy;
+  // Rounding may step over it. Written so that NaN passes through.
   if (entropy > 1.0f) entropy = 1.0f;
-  return {logits.argmax, 1.0f / logits.sum, entropy, logits.argmax == previous_prediction};
+  return {logits.argmax, 1.0f / sum, entropy, logits.argmax == previous_prediction};
 }
 
 EEFAST_HOST_DEVICE inline bool keeps(const Policy& policy, const Signals& now) {

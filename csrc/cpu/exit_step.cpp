@@ -104,6 +104,7 @@ class Exit {
     const Linear& head = step_.head;
     for (int64_t i = 0; i < count; ++i) {
       const std::byte* row = step_.hidden + rows[i] * step_.row_bytes;
+      if (step_.positions) row += step_.positions[sample(rows[i])] * step_.token_bytes;
       kernels_.load_row(head.dtype, row, head.inputs, activations + i * width_);
       std::fill(
           logits + i * classes_ + head.outputs, logits + (i + 1) * classes_,
@@ -146,7 +147,9 @@ class Exit {
     step_.prediction[sample] = now.prediction;
     if (leaving) {
       step_.exit_layer[sample] = step_.layer;
-      std::memcpy(step_.logits + sample * classes, logits, classes * sizeof(float));
+      if (step_.logits) {
+        std::memcpy(step_.logits + sample * classes, logits, classes * sizeof(float));
+      }
     }
     return leaving;
   }

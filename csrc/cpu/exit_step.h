@@ -15,6 +15,9 @@ struct ExitStep {
   int64_t row_bytes;  // from one row to the next
   int64_t rows;
   const int64_t* samples;
+  // Sample n's head reads token positions[n] of its row, or the first if positions is null.
+  const int64_t* positions;
+  int64_t token_bytes;  // from one token to the next
 
   const Linear* pooler;  // [width, width], or null
   Linear head;           // [classes, width]; its dtype is that of the hidden states and the pooler
@@ -26,7 +29,7 @@ struct ExitStep {
   float* score;
   int32_t* prediction;
   int32_t* exit_layer;
-  float* logits;  // [samples, classes]
+  float* logits;  // [samples, classes], or null
   bool* running;  // the flag of this exit
 };
 

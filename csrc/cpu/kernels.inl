@@ -193,14 +193,15 @@ Reductions reduce(const float* logits, int64_t classes) {
   const float maximum = across_lanes<Maximum>(maxima);
   while (logits[argmax] != maximum) ++argmax;
 
-  Float sums = {}, weighted_sums = {};
+  Float rest = {}, weighted_rest = {};
   for (int64_t c = 0; c < classes; c += kWidth) {
     const Float x = load(logits + c) - maximum;
-    const Float e = exp(x);
-    sums += e;
-    weighted_sums += e > 0.0f ? x * e : Float{};  // x may be -infinity where e is 0
+    Float e = exp(x);
+    if (argmax / kWidth == c / kWidth) e[argmax % kWidth] = 0.0f;
+    rest += e;
+    weighted_rest += e > 0.0f ? x * e : Float{};  // x may be -infinity where e is 0
   }
-  return {argmax, across_lanes<Sum>(sums), across_lanes<Sum>(weighted_sums)};
+  return {argmax, across_lanes<Sum>(rest), across_lanes<Sum>(weighted_rest)};
 }
 
 constexpr Kernels kernels(const char* name) { return {name, load_row, pooler, logits, reduce}; }

@@ -124,17 +124,19 @@ int64_t expect_in(const char* name, int64_t value, int64_t least, int64_t most) 
 void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   // Every tensor finds its owner before anything can throw.
   const Argument hidden = Argument::required("hidden", stack[0]);
-  const Argument pooler_weight = Argument::optional("pooler_weight", stack[1]);
-  const Argument pooler_bias = Argument::optional("pooler_bias", stack[2]);
-  const Argument weight = Argument::required("weight", stack[3]);
-  const Argument bias = Argument::optional("bias", stack[4]);
-  const Argument table = Argument::required("table", stack[5]);
-  const Argument rows = Argument::optional("rows", stack[6]);
-  const Argument score = Argument::required("score", stack[8]);
-  const Argument prediction = Argument::required("prediction", stack[9]);
-  const Argument exit_layer = Argument::required("exit_layer", stack[10]);
-  const Argument logits = Argument::required("logits", stack[11]);
-  const Argument running = Argument::required("running", stack[12]);
+  const Argument positions = Argument::optional("positions", stack[1]);
+  const Argument pooler_weight = Argument::optional("pooler_weight", stack[2]);
+  const Argument pooler_bias = Argument::optional("pooler_bias", stack[3]);
+  const Argument weight = Argument::required("weight", stack[4]);
+  const Argument bias = Argument::optional("bias", stack[5]);
+  const Argument table = Argument::required("table", stack[6]);
+  const Argument rows = Argument::optional("rows", stack[7]);
+  const Argument score = Argument::required("score", stack[9]);
+  const Argument prediction = Argument::required("prediction", stack[10]);
+  const Argument exit_layer = Argument::required("exit_layer", stack[11]);
+  const Argument logits = Argument::optional("logits", stack[12]);
+  const Argument running = Argument::required("running", stack[13]);
+  const Argument control = Argument::optional("control", stack[14]);  // a GPU's affair
 
   const int32_t float32 = aoti_torch_dtype_float32(), int32 = aoti_torch_dtype_int32();
   const int32_t dtype = hidden.dtype();
@@ -142,11 +144,18 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   if (!is_bfloat16 && dtype != float32) {
     fail("hidden must be Float or BFloat16; got ", hidden.text());
   }
-  if (hidden.dim() != 2) fail("hidden must be [rows, width]; got ", hidden.text());
-  const int64_t count = hidden.size(0), width = hidden.size(1);
-  if (hidden.stride(1) != 1 && width > 1 && count > 0) {
-    fail("the elements of a row of hidden must be adjacent; got a stride of ", hidden.stride(1));
+  const int64_t dim = hidden.dim();
+  if (dim != 2 && dim != 3) {
+    fail("hidden must be [rows, width] or [rows, tokens, width]; got ", hidden.text());
   }
+  const int64_t count = hidden.size(0), width = hidden.size(dim - 1);
+  const int64_t tokens = dim == 3 ? hidden.size(1) : 1;
+  if (hidden.stride(dim - 1) != 1 && width > 1 && count > 0) {
+    fail(
+        "the elements of a row of hidden must be adjacent; got a stride of ",
+        hidden.stride(dim - 1));
+  }
+  if (tokens < 1) fail("hidden must have at least one token; got ", hidden.text());
 
   if (weight.dim() != 2 || weight.size(0) < 1) {
     fail("weight must be [classes, width] with at least one class; got ", weight.text());
@@ -164,7 +173,7 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   const int64_t exits = table.size(0);
   table.expect<2>(float32, {exits, 3});
   // The bits of eefast/ops/step.py.
-  const int64_t step = to<int64_t>(stack[7]);
+  const int64_t step = to<int64_t>(stack[8]);
   const int64_t exit = expect_in("exit", step & 0xFFFF, 1, exits);
   const int64_t layer = expect_in("layer", step >> 16 & 0xFFFF, 1, 0xFFFF);
   const int64_t keep = expect_in("keep", step >> 32 & 0xFF, 0, kKeepKinds - 1);
@@ -176,7 +185,7 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   score.expect<1>(float32, {samples});
   prediction.expect<1>(int32, {samples});
   exit_layer.expect<1>(int32, {samples});
-  logits.expect<2>(float32, {samples, classes});
+  if (logits.given()) logits.expect<2>(float32, {samples, classes});
   running.expect<1>(aoti_torch_dtype_bool(), {exits});
   const int64_t* sample_of_row = rows.data<int64_t>();
   if (rows.given()) {
@@ -188,15 +197,27 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
     fail("hidden has ", count, " rows for ", samples, " samples: rows must tell whose they are");
   }
 
+  const int64_t* position_of_sample = positions.data<int64_t>();
+  if (positions.given()) {
+    if (dim != 3) fail("positions need hidden of [rows, tokens, width]; got ", hidden.text());
+    positions.expect<1>(aoti_torch_dtype_int64(), {samples});
+    for (int64_t sample = 0; sample < samples; ++sample) {
+      expect_in("positions", position_of_sample[sample], 0, tokens - 1);
+    }
+  }
+
+  const int64_t element = is_bfloat16 ? 2 : 4;
   const Dtype layer_dtype = is_bfloat16 ? Dtype::kBFloat16 : Dtype::kFloat32;
   const Linear pooler{
       layer_dtype, pooler_weight.data<void>(), pooler_bias.data<void>(), width, width};
   const float* row_of_table = table.data<float>() + 3 * (exit - 1);
   run({
       hidden.data<std::byte>(),
-      hidden.stride(0) * (is_bfloat16 ? 2 : 4),
+      hidden.stride(0) * element,
       count,
       sample_of_row,
+      position_of_sample,
+      dim == 3 ? hidden.stride(1) * element : 0,
       pooler_weight.given() ? &pooler : nullptr,
       {layer_dtype, weight.data<void>(), bias.data<void>(), width, classes},
       {static_cast<Keep>(keep), static_cast<Gain>(gain), strict, exit == exits,
@@ -205,7 +226,7 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
       score.mutable_data<float>(),
       prediction.mutable_data<int32_t>(),
       exit_layer.mutable_data<int32_t>(),
-      logits.mutable_data<float>(),
+      logits.given() ? logits.mutable_data<float>() : nullptr,
       running.mutable_data<bool>() + (exit - 1),
   });
 }

@@ -19,6 +19,13 @@ if AVAILABLE:
     torch.ops.load_library(str(_LIBRARY))
 
 
+def has_cuda() -> bool:
+    """Whether the extension is built with its CUDA half."""
+    return AVAILABLE and torch._C._dispatch_has_kernel_for_dispatch_key(
+        "eefast::exit_step.cuda", "CUDA"
+    )
+
+
 def require() -> None:
     """Raise unless the extension is built.
 
@@ -30,4 +37,18 @@ def require() -> None:
             "eefast's C++ extension is not built here, so impl='cpp' is not available: install a "
             "C++ compiler (g++ or clang++), torch>=2.11, setuptools and ninja, then reinstall "
             "eefast with `pip install --no-build-isolation`. impl='reference' needs no extension."
+        )
+
+
+def require_cuda() -> None:
+    """Raise unless the extension is built with its CUDA half.
+
+    Raises:
+        RuntimeError: it is not; the message says how to build it.
+    """
+    if not has_cuda():
+        raise RuntimeError(
+            "eefast's extension is built without CUDA here, so impl='cuda' is not available: "
+            "reinstall eefast with `pip install --no-build-isolation` where nvcc is (CUDA_HOME "
+            "tells). impl='triton' needs no compiler."
         )

@@ -11,7 +11,8 @@ from eefast.ops.step import Step
 
 
 def exit_step(
-    hidden: Tensor,  # (R, D)
+    hidden: Tensor,  # (R, D) or (R, T, D)
+    positions: Tensor | None,  # (N,) int64: token that the head reads; None: the first
     pooler_weight: Tensor | None,  # (D, D)
     pooler_bias: Tensor | None,  # (D,)
     weight: Tensor,  # (C, D)
@@ -22,13 +23,17 @@ def exit_step(
     score: Tensor,  # (N,) float32
     prediction: Tensor,  # (N,) int32
     exit_layer: Tensor,  # (N,) int32
-    logits: Tensor,  # (N, C) float32
+    logits: Tensor | None,  # (N, C) float32
     running: Tensor,  # (L,) bool
+    control: Tensor | None,  # of no use here
 ) -> None:
     """One exit for all samples handed in; see `eefast.ops.exit_step` for the contract."""
     exit, layer, keep, gain, strict = Step.unpack(step)
     if rows is None:
         rows = torch.arange(len(hidden), device=hidden.device)
+    if hidden.dim() == 3:
+        tokens = torch.zeros_like(rows) if positions is None else positions[rows]
+        hidden = hidden[torch.arange(len(hidden), device=hidden.device), tokens]
     still_here = exit_layer[rows] == 0
     rows, x = rows[still_here], hidden[still_here].float()
 
@@ -46,6 +51,7 @@ def exit_step(
 
     score[rows] = s
     prediction[rows] = now.prediction.int()
-    logits[rows[leaves]] = z[leaves]
+    if logits is not None:
+        logits[rows[leaves]] = z[leaves]
     exit_layer[rows[leaves]] = layer
     running[exit - 1] |= ~leaves.all()

@@ -135,6 +135,7 @@ class CompiledModel(PreTrainedModel):
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
         )
         state = self._runtime.run(plan, hidden, inputs)
+        assert state.logits is not None  # runtimes give them
         loss = None if labels is None else task_loss(state.logits, labels)
         output = EarlyExitOutput.of(state, loss)
         if return_dict is None:

@@ -63,22 +63,32 @@ def advance_one(
     return (score if kept else 0.0) + weight * gained
 
 
-def exit_step(hidden, head, table, state, *, exit, layer, keep, gain, strict=False, rows=None):
+def exit_step(
+    hidden, head, table, state, *, exit, layer, keep, gain,
+    strict=False, rows=None, positions=None,
+):  # fmt: skip
     """`eefast.ops.exit_step` in float64; returns a new state with float64 score and logits."""
-    out = ExitState(*(t.clone() for t in state))
-    out = out._replace(score=out.score.double(), logits=out.logits.double())
+    out = ExitState(*(None if t is None else t.clone() for t in state))
+    out = out._replace(score=out.score.double())
+    if out.logits is not None:
+        out = out._replace(logits=out.logits.double())
     weight, threshold, tau = table[exit - 1].tolist()
     for r, sample in enumerate(range(len(hidden)) if rows is None else rows.tolist()):
         if out.exit_layer[sample]:
             continue
-        z = logits_of(hidden[r], head)
+        row = hidden[r]
+        if row.dim() == 2:
+            row = row[0 if positions is None else positions[sample]]
+        z = logits_of(row, head)
         now = signals_of(z.tolist())
         s = advance_one(
             out.score[sample].item(), out.prediction[sample].item(), now, keep, gain, weight, tau
         )
         out.score[sample], out.prediction[sample] = s, now[0]
         if exit == len(table) or (s > threshold if strict else s >= threshold):
-            out.exit_layer[sample], out.logits[sample] = layer, z
+            out.exit_layer[sample] = layer
+            if out.logits is not None:
+                out.logits[sample] = z
         else:
             out.running[exit - 1] = True
     return out

@@ -7,93 +7,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eefast.ops import ExitState, Gain, HeadWeights, Keep, Step, exit_step, implementation
+from eefast.ops import ExitState, Gain, HeadWeights, Keep
 from tests.ops import oracle
+from tests.ops.cases import (
+    DTYPES,
+    IMPLS,
+    check,
+    make_head,
+    make_hidden,
+    run,
+    run_in_place,
+    table_of,
+)
 
-IMPLS = ["reference", "cpp"]
-DTYPES = [torch.float32, torch.bfloat16]
 KINDS = [(keep, gain) for keep in Keep for gain in Gain]
-F32 = torch.finfo(torch.float32).eps
-
-
-def make_head(d, c, dtype=torch.float32, pooler=False, bias=True, seed=0):
-    g = torch.Generator().manual_seed(seed)
-
-    def normal(*shape, scale=1.0):
-        return (torch.randn(*shape, generator=g) * scale).to(dtype)
-
-    return HeadWeights(
-        normal(d, d, scale=d**-0.5) if pooler else None,
-        normal(d, scale=0.1) if pooler and bias else None,
-        normal(c, d, scale=2 * d**-0.5),
-        normal(c, scale=0.1) if bias else None,
-    )
-
-
-def make_hidden(rows, d, dtype=torch.float32, seed=1):
-    """Rows as a model hands them over: the first tokens of [B, T, D], strided."""
-    g = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, 3, d, generator=g).to(dtype)[:, 0]
-
-
-def table_of(exits, weight=1.0, threshold=0.9, tau=0.5):
-    return torch.tensor([[weight, threshold, tau]] * exits)
-
-
-def error_budget(hidden, head):
-    """What the logits may err by: twice what same-dtype PyTorch errs by, both against float64, and
-    never less than four roundings of the largest logit."""
-    if not len(hidden):
-        return 0.0
-    exact = torch.stack([oracle.logits_of(row, head) for row in hidden])
-    x = hidden.float()
-    if head.pooler_weight is not None:
-        bias = None if head.pooler_bias is None else head.pooler_bias.float()
-        x = torch.nn.functional.linear(x, head.pooler_weight.float(), bias).tanh()
-    bias = None if head.bias is None else head.bias.float()
-    z = torch.nn.functional.linear(x, head.weight.float(), bias)
-    error = (z - exact).abs().max().item()
-    return max(2 * error, 4 * F32 * max(1.0, exact.abs().max().item()))
-
-
-def assert_same(got, want, budget, threshold=None):
-    """Integers exactly, floats within the budget.
-
-    Rows whose score lies within the budget of the threshold may go either way; they are left out,
-    and there must be rows left. (A score is a sum of at most 8 numbers in [-1, 1] that move no
-    faster than the logits, so 8 budgets cover it.)
-    """
-    sure = torch.ones(len(got.score), dtype=torch.bool)
-    if threshold is not None and math.isfinite(threshold):
-        # A score that equals its threshold in float64 too (counts, and C = 1) is exact.
-        distance = (want.score - threshold).abs()
-        sure = (distance > 8 * budget) | (distance == 0)
-        assert sure.any() or not len(sure)
-    assert torch.equal(got.prediction[sure], want.prediction[sure])
-    assert torch.equal(got.exit_layer[sure], want.exit_layer[sure])
-    torch.testing.assert_close(
-        got.score[sure].double(), want.score[sure], atol=8 * budget, rtol=1e-6, equal_nan=True
-    )
-    left = sure & (want.exit_layer > 0)
-    torch.testing.assert_close(
-        got.logits[left].double(), want.logits[left], atol=budget, rtol=0, equal_nan=True
-    )
-    if sure.all():
-        assert torch.equal(got.running, want.running)
-
-
-def run(impl, hidden, head, table, state, **kwargs):
-    got = ExitState(*(t.clone() for t in state))
-    exit_step(hidden, head, table, got, impl=impl, **kwargs)
-    return got
-
-
-def check(impl, hidden, head, table, state, **kwargs):
-    want = oracle.exit_step(hidden, head, table, state, **kwargs)
-    got = run(impl, hidden, head, table, state, **kwargs)
-    budget = error_budget(hidden, head)
-    assert_same(got, want, budget, table[kwargs["exit"] - 1, 1].item())
-    return got
 
 
 @pytest.mark.parametrize("impl", IMPLS)
@@ -155,7 +82,7 @@ def test_random_traces(impl, seed, samples, exits, kind, threshold, tau):
             # an indicator that rounding may flip makes everything after it unsure
             unsure |= min(abs(confidence - tau), abs(entropy - tau)) < 1e-5
         want = oracle.exit_step(z, head, table, want, **step)
-        exit_step(z, head, table, got, impl=impl, **step)
+        run_in_place(impl, z, head, table, got, **step)
         unsure |= (want.score - threshold).abs() < 1e-5
     sure = ~unsure
     assert torch.equal(got.exit_layer[sure], want.exit_layer[sure])
@@ -236,6 +163,50 @@ def test_rows_say_whose_they_are(impl):
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_head_reads_the_token_asked_for(impl, dtype):
+    hidden, head = make_hidden(4 * 5, 33, dtype).unflatten(0, (4, 5)), make_head(33, 3, dtype)
+    step = dict(exit=2, layer=2, keep=Keep.NEVER, gain=Gain.ONE)
+    start, last = ExitState.start(4, 3, 2), torch.tensor([4, 0, 2, 3])
+    assert torch.equal(
+        check(impl, hidden, head, table_of(2), start, **step).logits,
+        run(impl, hidden[:, 0], head, table_of(2), start, **step).logits,
+    )
+    check(impl, hidden, head, table_of(2), start, positions=last, **step)
+    # By sample, not by row.
+    rows = torch.tensor([3, 1])
+    check(impl, hidden[:2], head, table_of(2), start, positions=last, rows=rows, **step)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_logits_are_optional(impl):
+    hidden, head = make_hidden(5, 33), make_head(33, 7)
+    for exit in (1, 2):
+        got = check(
+            impl, hidden, head, table_of(2, threshold=0.45), ExitState.start(5, None, 2),
+            exit=exit, layer=exit, keep=Keep.NEVER, gain=Gain.CONFIDENCE,
+        )  # fmt: skip
+        assert got.logits is None
+    assert got.exit_layer.all()
+
+
+@pytest.mark.parametrize("impl", [impl for impl in IMPLS if impl != "reference"])
+@pytest.mark.parametrize("c", [2, 5, 600])
+@pytest.mark.parametrize("gap", [5.0, 20.0, 60.0])
+def test_entropy_is_accurate_when_one_logit_dominates(impl, c, gap):
+    """To all of float32's digits, where p ln p of a rounded softmax has none left."""
+    z = torch.zeros(1, c)
+    z[0, c // 2] = gap
+    got = run(
+        impl, z, HeadWeights(None, None, torch.eye(c), None), table_of(2),
+        ExitState.start(1, c, 2), exit=1, layer=1, keep=Keep.NEVER, gain=Gain.NEGATIVE_ENTROPY,
+    )  # fmt: skip
+    rest = (c - 1) * math.exp(-gap)
+    entropy = (math.log1p(rest) + gap * rest / (1 + rest)) / math.log(c)
+    assert -got.score.item() == pytest.approx(entropy, rel=1e-5)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("pooler", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_row_alone_gives_what_it_gives_in_a_batch(impl, pooler, dtype):
@@ -271,82 +242,3 @@ def test_a_changed_table_counts_at_once(impl):
     assert not run(impl, hidden, head, table, ExitState.start(5, 3, 2), **step).exit_layer.any()
     table[0, 1] = 0.0
     assert run(impl, hidden, head, table, ExitState.start(5, 3, 2), **step).exit_layer.all()
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-def test_opcheck(impl):
-    op = getattr(torch.ops.eefast.exit_step, impl)
-    state = ExitState.start(4, 3, 2)
-    args = (
-        make_hidden(4, 8), *make_head(8, 3, pooler=True), table_of(2), torch.arange(4),
-        Step(1, 1, Keep.AGREE, Gain.CONFIDENCE).pack(), *state,
-    )  # fmt: skip
-    torch.library.opcheck(op, args)
-
-
-def good_arguments():
-    return dict(
-        hidden=make_hidden(4, 8), head=make_head(8, 3, pooler=True), table=table_of(2),
-        state=ExitState.start(4, 3, 2), exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE,
-    )  # fmt: skip
-
-
-def bad(**changes):
-    def make():
-        arguments = good_arguments()
-        for name, change in changes.items():
-            arguments[name] = change(arguments.get(name)) if callable(change) else change
-        return arguments
-
-    return make
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize(
-    ("arguments", "error", "words"),
-    [
-        (bad(hidden=lambda h: h.double()), TypeError, "float64"),
-        (bad(hidden=lambda h: h[None]), ValueError, "hidden must be"),
-        (bad(hidden=torch.zeros(8, 4).T), ValueError, "hidden must be"),
-        (bad(hidden=lambda h: h[:3]), ValueError, "3 rows for 4 samples"),
-        (bad(hidden=lambda h: h.bfloat16()), TypeError, "head.weight must be torch.bfloat16"),
-        (bad(head=lambda h: h._replace(weight=h.weight[:, :7])), ValueError, "head.weight"),
-        (bad(head=lambda h: h._replace(bias=h.bias[:2])), ValueError, "head.bias"),
-        (bad(head=lambda h: h._replace(pooler_weight=None)), ValueError, "pooler_weight"),
-        (bad(head=lambda h: h._replace(pooler_bias=h.pooler_bias[:2])), ValueError, "pooler_bias"),
-        (bad(table=torch.zeros(2, 2)), ValueError, r"table must be contiguous of shape \[2, 3\]"),
-        (bad(table=torch.zeros(2, 3).double()), TypeError, "table must be torch.float32"),
-        (bad(exit=0), ValueError, r"exit must be in 1\.\.2"),
-        (bad(exit=3), ValueError, r"exit must be in 1\.\.2"),
-        (bad(layer=0), ValueError, "layer"),
-        (bad(layer=1 << 16), ValueError, r"layer must be in 1\.\.65535"),
-        (bad(keep=9), ValueError, "9"),
-        (bad(gain=9), ValueError, "9"),
-        (bad(state=lambda s: s._replace(score=s.score.double())), TypeError, "state.score"),
-        (bad(state=lambda s: s._replace(logits=s.logits[:, :2])), ValueError, "state.logits"),
-        (bad(state=lambda s: s._replace(running=s.running[:1])), ValueError, "state.running"),
-        (bad(rows=torch.tensor([0, 1, 2, 4])), ValueError, r"rows must lie in 0\.\.3"),
-        (bad(rows=torch.tensor([0, 1, 2, -1])), ValueError, r"rows must lie in 0\.\.3"),
-        (bad(rows=torch.tensor([0, 1, 2, 2])), ValueError, "at most once"),
-        (bad(rows=torch.tensor([0, 1])), ValueError, "rows must be"),
-    ],
-)
-def test_bad_arguments_are_refused_and_nothing_is_changed(impl, arguments, error, words):
-    arguments = arguments()
-    before = [t.clone() for t in arguments["state"]]
-    with pytest.raises(error, match=words):
-        exit_step(**arguments, impl=impl)
-    for old, new in zip(before[:3], arguments["state"][:3], strict=True):
-        assert torch.equal(old, new)
-
-
-def test_implementations_are_explicit():
-    with pytest.raises(ValueError, match=r"one of \['cpp', 'reference'\]"):
-        implementation("fast")
-    with pytest.raises(ValueError, match="impl='reference' runs on any device"):
-        implementation("auto", "cuda")
-    with pytest.raises(ValueError, match="runs on 'cpu'"):
-        implementation("cpp", "cuda")
-    with pytest.raises(TypeError, match="float16"):
-        implementation("cpp", "cpu", torch.float16)
-    assert implementation("auto") is implementation("cpp")

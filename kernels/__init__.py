@@ -1,0 +1,1 @@
+"""The exit step in Triton."""

@@ -1,0 +1,105 @@
+"""What the tests of the exit step share: heads, hidden states, and what counts as equal."""
+
+import math
+
+import torch
+
+from eefast.ops import ExitState, HeadWeights, exit_step
+from tests.ops import oracle
+
+IMPLS = ["reference", "cpp"]
+DTYPES = [torch.float32, torch.bfloat16]
+F32 = torch.finfo(torch.float32).eps
+
+
+def make_head(d, c, dtype=torch.float32, pooler=False, bias=True, seed=0):
+    g = torch.Generator().manual_seed(seed)
+
+    def normal(*shape, scale=1.0):
+        return (torch.randn(*shape, generator=g) * scale).to(dtype)
+
+    return HeadWeights(
+        normal(d, d, scale=d**-0.5) if pooler else None,
+        normal(d, scale=0.1) if pooler and bias else None,
+        normal(c, d, scale=2 * d**-0.5),
+        normal(c, scale=0.1) if bias else None,
+    )
+
+
+def make_hidden(rows, d, dtype=torch.float32, seed=1):
+    """Rows as a model hands them over: the first tokens of [B, T, D], strided."""
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, 3, d, generator=g).to(dtype)[:, 0]
+
+
+def table_of(exits, weight=1.0, threshold=0.9, tau=0.5):
+    return torch.tensor([[weight, threshold, tau]] * exits)
+
+
+def error_budget(hidden, head):
+    """What the logits may err by: twice what same-dtype PyTorch errs by, both against float64, and
+    never less than four roundings of the largest logit."""
+    if not len(hidden):
+        return 0.0
+    if hidden.dim() == 3:
+        hidden = hidden.flatten(0, 1)  # whichever token is read
+    exact = torch.stack([oracle.logits_of(row, head) for row in hidden])
+    x = hidden.float()
+    if head.pooler_weight is not None:
+        bias = None if head.pooler_bias is None else head.pooler_bias.float()
+        x = torch.nn.functional.linear(x, head.pooler_weight.float(), bias).tanh()
+    bias = None if head.bias is None else head.bias.float()
+    z = torch.nn.functional.linear(x, head.weight.float(), bias)
+    error = (z - exact).abs().max().item()
+    return max(2 * error, 4 * F32 * max(1.0, exact.abs().max().item()))
+
+
+def assert_same(got, want, budget, threshold=None):
+    """Integers exactly, floats within the budget.
+
+    Rows whose score lies within the budget of the threshold may go either way; they are left out,
+    and there must be rows left. (A score is a sum of at most 8 numbers in [-1, 1] that move no
+    faster than the logits, so 8 budgets cover it.)
+    """
+    sure = torch.ones(len(got.score), dtype=torch.bool)
+    if threshold is not None and math.isfinite(threshold):
+        # A score that equals its threshold in float64 too (counts, and C = 1) is exact.
+        distance = (want.score - threshold).abs()
+        sure = (distance > 8 * budget) | (distance == 0)
+        assert sure.any() or not len(sure)
+    assert torch.equal(got.prediction[sure], want.prediction[sure])
+    assert torch.equal(got.exit_layer[sure], want.exit_layer[sure])
+    torch.testing.assert_close(
+        got.score[sure].double(), want.score[sure], atol=8 * budget, rtol=1e-6, equal_nan=True
+    )
+    left = sure & (want.exit_layer > 0)
+    assert (got.logits is None) == (want.logits is None)
+    if want.logits is not None:
+        torch.testing.assert_close(
+            got.logits[left].double(), want.logits[left], atol=budget, rtol=0, equal_nan=True
+        )
+    if sure.all():
+        assert torch.equal(got.running, want.running)
+
+
+def copy_of(state):
+    return ExitState(*(None if t is None else t.clone() for t in state))
+
+
+def run_in_place(impl, *args, **kwargs):
+    """`exit_step` with one of IMPLS, on whatever this machine has for it."""
+    exit_step(*args, impl=impl, **kwargs)
+
+
+def run(impl, hidden, head, table, state, **kwargs):
+    got = copy_of(state)
+    run_in_place(impl, hidden, head, table, got, **kwargs)
+    return got
+
+
+def check(impl, hidden, head, table, state, **kwargs):
+    want = oracle.exit_step(hidden, head, table, state, **kwargs)
+    got = run(impl, hidden, head, table, state, **kwargs)
+    budget = error_budget(hidden, head)
+    assert_same(got, want, budget, table[kwargs["exit"] - 1, 1].item())
+    return got

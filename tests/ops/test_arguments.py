@@ -1,0 +1,93 @@
+"""What the exit step takes, what it refuses, and which implementation it goes to."""
+
+import pytest
+import torch
+
+from eefast.ops import ExitState, Gain, Keep, Step, exit_step, implementation
+from tests.ops.cases import IMPLS, copy_of, make_head, make_hidden, table_of
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_opcheck(impl):
+    op = getattr(torch.ops.eefast.exit_step, impl)
+    state = ExitState.start(4, 3, 2)
+    args = (
+        make_hidden(4, 8), None, *make_head(8, 3, pooler=True), table_of(2), torch.arange(4),
+        Step(1, 1, Keep.AGREE, Gain.CONFIDENCE).pack(), *state,
+    )  # fmt: skip
+    torch.library.opcheck(op, args)
+
+
+def good_arguments():
+    return dict(
+        hidden=make_hidden(4, 8), head=make_head(8, 3, pooler=True), table=table_of(2),
+        state=ExitState.start(4, 3, 2), exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE,
+    )  # fmt: skip
+
+
+def bad(**changes):
+    def make():
+        arguments = good_arguments()
+        for name, change in changes.items():
+            arguments[name] = change(arguments.get(name)) if callable(change) else change
+        return arguments
+
+    return make
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (bad(hidden=lambda h: h.double()), TypeError, "float64"),
+        (bad(hidden=lambda h: h[None, None]), ValueError, "hidden must be"),
+        (bad(hidden=lambda h: h[:, None][:, :0]), ValueError, "at least one token"),
+        (bad(positions=torch.tensor([0, 0, 0, 0])), ValueError, r"\[R, T, D\]"),
+        (
+            bad(hidden=lambda h: h[:, None], positions=torch.tensor([0, 0, 0, 1])),
+            ValueError,
+            r"positions must lie in 0\.\.0",
+        ),
+        (bad(hidden=torch.zeros(8, 4).T), ValueError, "hidden must be"),
+        (bad(hidden=lambda h: h[:3]), ValueError, "3 rows for 4 samples"),
+        (bad(hidden=lambda h: h.bfloat16()), TypeError, "head.weight must be torch.bfloat16"),
+        (bad(head=lambda h: h._replace(weight=h.weight[:, :7])), ValueError, "head.weight"),
+        (bad(head=lambda h: h._replace(bias=h.bias[:2])), ValueError, "head.bias"),
+        (bad(head=lambda h: h._replace(pooler_weight=None)), ValueError, "pooler_weight"),
+        (bad(head=lambda h: h._replace(pooler_bias=h.pooler_bias[:2])), ValueError, "pooler_bias"),
+        (bad(table=torch.zeros(2, 2)), ValueError, r"table must be contiguous of shape \[2, 3\]"),
+        (bad(table=torch.zeros(2, 3).double()), TypeError, "table must be torch.float32"),
+        (bad(exit=0), ValueError, r"exit must be in 1\.\.2"),
+        (bad(exit=3), ValueError, r"exit must be in 1\.\.2"),
+        (bad(layer=0), ValueError, "layer"),
+        (bad(layer=1 << 16), ValueError, r"layer must be in 1\.\.65535"),
+        (bad(keep=9), ValueError, "9"),
+        (bad(gain=9), ValueError, "9"),
+        (bad(state=lambda s: s._replace(score=s.score.double())), TypeError, "state.score"),
+        (bad(state=lambda s: s._replace(logits=s.logits[:, :2])), ValueError, "state.logits"),
+        (bad(state=lambda s: s._replace(running=s.running[:1])), ValueError, "state.running"),
+        (bad(rows=torch.tensor([0, 1, 2, 4])), ValueError, r"rows must lie in 0\.\.3"),
+        (bad(rows=torch.tensor([0, 1, 2, -1])), ValueError, r"rows must lie in 0\.\.3"),
+        (bad(rows=torch.tensor([0, 1, 2, 2])), ValueError, "at most once"),
+        (bad(rows=torch.tensor([0, 1])), ValueError, "rows must be"),
+    ],
+)
+def test_bad_arguments_are_refused_and_nothing_is_changed(impl, arguments, error, words):
+    arguments = arguments()
+    before = copy_of(arguments["state"])
+    with pytest.raises(error, match=words):
+        exit_step(**arguments, impl=impl)
+    for old, new in zip(before[:3], arguments["state"][:3], strict=True):
+        assert torch.equal(old, new)
+
+
+def test_implementations_are_explicit():
+    with pytest.raises(ValueError, match=r"one of \['cpp', 'cuda', 'reference', 'triton'\]"):
+        implementation("fast")
+    with pytest.raises(ValueError, match="impl='reference' runs on any device"):
+        implementation("auto", "mps")
+    with pytest.raises(ValueError, match="runs on 'cpu'"):
+        implementation("cpp", "cuda")
+    with pytest.raises(TypeError, match="float16"):
+        implementation("cpp", "cpu", torch.float16)
+    assert implementation("auto") is implementation("cpp")
