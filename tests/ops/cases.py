@@ -7,7 +7,7 @@ import torch
 from eefast.ops import ExitState, HeadWeights, exit_step
 from tests.ops import oracle
 
-IMPLS = ["reference", "cpp"]
+IMPLS = ["reference", "cpp", "triton"]
 DTYPES = [torch.float32, torch.bfloat16]
 F32 = torch.finfo(torch.float32).eps
 

@@ -1,0 +1,134 @@
+"""The exit of a head with many classes, such as a decoder's vocabulary: tiles, then a merge.
+
+The logits never lie in memory (unless asked for): each tile of classes leaves its argmax, maximum
+and two sums, and one program per row merges them and runs the policy. Two launches instead of a
+lock: which program ends last decides nothing, so that results repeat to the bit.
+"""
+
+import triton
+import triton.language as tl
+
+from .pdl import launch_dependents, wait_for_producers
+from .policy import NO_INDEX, reduce_logits, update_state
+from .products import row_start, rows_times_weights, sample_of
+
+
+@triton.jit(do_not_specialize=["tiles"])
+def tiles_kernel(
+    hidden,
+    row_stride,
+    token_stride,
+    positions,
+    rows,
+    exit_layer,
+    weight,  # [C, D]
+    bias,  # [C] or None
+    argmaxima,  # [R, tiles] int32, out
+    sums,  # [3, R, tiles] float32, out: maximum, rest, weighted rest
+    logits,  # [N, C] or None
+    count,  # R
+    width,  # D
+    classes,  # C
+    tiles,
+    BLOCK_R: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    IN_FLOAT32: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """Program (t, r): classes t * BLOCK_N ... of the rows r * BLOCK_R ... that are running."""
+    wait_for_producers(PDL)
+    launch_dependents(PDL)
+    tile = tl.program_id(0)
+    output = tile * BLOCK_N + tl.arange(0, BLOCK_N)
+    row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
+    valid = row < count
+    sample = sample_of(row, valid, rows)
+    live = valid & (tl.load(exit_layer + sample, mask=valid, other=1) == 0)
+    if tl.max(live.to(tl.int32), 0) == 0:
+        return
+
+    starts = row_start(hidden, row, sample, valid, positions, row_stride, token_stride)
+    z = rows_times_weights(starts, live, weight, output, classes, width, BLOCK_K, IN_FLOAT32)
+    is_class = output < classes
+    if bias is not None:
+        z += tl.load(bias + output, mask=is_class, other=0.0).to(tl.float32)[None, :]
+    if logits is not None:
+        # Of all running samples: who leaves is not known yet, and a later exit writes them again.
+        tl.store(
+            logits + sample.to(tl.int64)[:, None] * classes + output[None, :],
+            z,
+            mask=live[:, None] & is_class[None, :],
+        )
+
+    index = tl.broadcast_to(output[None, :], z.shape)
+    argmax, maximum, rest, weighted_rest = reduce_logits(z, index, index < classes, 1)
+    at, plane = row * tiles + tile, count * tiles
+    tl.store(argmaxima + at, argmax, mask=live)
+    tl.store(sums + at, maximum, mask=live)
+    tl.store(sums + plane + at, rest, mask=live)
+    tl.store(sums + 2 * plane + at, weighted_rest, mask=live)
+
+
+@triton.jit(
+    do_not_specialize=[
+        "count", "classes", "tiles", "exit", "last_exit", "layer", "keep", "gain", "strict",
+    ]
+)  # fmt: skip
+def merge_kernel(
+    argmaxima,
+    sums,
+    rows,
+    count,
+    classes,
+    tiles,
+    table,
+    exit,
+    last_exit,
+    layer,
+    keep,
+    gain,
+    strict,
+    score,
+    prediction,
+    exit_layer,
+    running,
+    BLOCK_T: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """Program r: merges the tiles of row r, if its sample is running, and runs the policy."""
+    wait_for_producers(PDL)
+    row = tl.program_id(0)
+    sample = sample_of(row, True, rows)
+    if tl.load(exit_layer + sample) != 0:
+        return
+
+    tile = tl.arange(0, BLOCK_T)
+    valid = tile < tiles
+    at, plane = row * tiles + tile, count * tiles
+    maxima = tl.load(sums + at, mask=valid, other=float("-inf"))
+    rests = tl.load(sums + plane + at, mask=valid, other=0.0)
+    weighted_rests = tl.load(sums + 2 * plane + at, mask=valid, other=0.0)
+
+    first_nan = tl.min(tl.where(maxima != maxima, tile, NO_INDEX), 0)
+    has_nan = first_nan != NO_INDEX
+    maximum = tl.max(tl.where(maxima == maxima, maxima, float("-inf")), 0)
+    winner = tl.min(tl.where(maxima == maximum, tile, NO_INDEX), 0)
+    winner = tl.where(has_nan, first_nan, winner)
+
+    # In the winner's tile the argmax itself is left out; in all others it counts.
+    x = maxima - maximum
+    scale = tl.exp(x)
+    counted = rests + tl.where(tile == winner, 0.0, 1.0)
+    rest = tl.sum(tl.where(scale > 0.0, scale * counted, 0.0), 0)
+    weighted_rest = tl.sum(tl.where(scale > 0.0, scale * (weighted_rests + x * counted), 0.0), 0)
+
+    update_state(
+        sample,
+        tl.load(argmaxima + row * tiles + winner),
+        tl.where(has_nan, float("nan"), maximum),
+        rest,
+        weighted_rest,
+        classes, table, exit, last_exit, layer,
+        keep, gain, strict, score, prediction, exit_layer, running,
+    )  # fmt: skip

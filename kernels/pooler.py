@@ -1,0 +1,56 @@
+"""The pooler, tanh(W h + b), into a scratch buffer: the first of two launches.
+
+One launch with a last program that finishes the work would save 1 to 2 us of launch. Its atomic
+counter and fence are what Triton says least about, and its races are what the interpreter cannot
+show; `impl="cuda"` does it so, where both can be tested.
+"""
+
+import triton
+import triton.language as tl
+
+from .pdl import launch_dependents, wait_for_producers
+from .products import row_start, rows_times_weights, sample_of
+
+
+@triton.jit
+def pooler_kernel(
+    hidden,
+    row_stride,
+    token_stride,
+    positions,
+    rows,
+    exit_layer,
+    weight,  # [D, D]
+    bias,  # [D] or None
+    pooled,  # [R, D] float32, out
+    count,  # R
+    width,  # D
+    BLOCK_R: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    IN_FLOAT32: tl.constexpr,
+    PDL: tl.constexpr,
+):
+    """Program (n, r): outputs n * BLOCK_N ... of the rows r * BLOCK_R ... that are running."""
+    wait_for_producers(PDL)
+    launch_dependents(PDL)
+    output = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
+    valid = row < count
+    sample = sample_of(row, valid, rows)
+    live = valid & (tl.load(exit_layer + sample, mask=valid, other=1) == 0)
+    if tl.max(live.to(tl.int32), 0) == 0:
+        return
+
+    starts = row_start(hidden, row, sample, valid, positions, row_stride, token_stride)
+    x = rows_times_weights(starts, live, weight, output, width, width, BLOCK_K, IN_FLOAT32)
+    if bias is not None:
+        x += tl.load(bias + output, mask=output < width, other=0.0).to(tl.float32)[None, :]
+    # tanh; libdevice's is not to be had everywhere.
+    e = tl.exp(-2.0 * tl.abs(x))
+    size = (1.0 - e) / (1.0 + e)
+    tl.store(
+        pooled + row.to(tl.int64)[:, None] * width + output[None, :],
+        tl.where(x < 0.0, -size, size),
+        mask=live[:, None] & (output < width)[None, :],
+    )

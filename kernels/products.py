@@ -1,0 +1,57 @@
+"""Rows of hidden states times a weight matrix, over tiles."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def sample_of(row, valid, rows):
+    """The sample of a row: `rows[row]`, or the row's own number."""
+    if rows is None:
+        return row
+    return tl.load(rows + row, mask=valid, other=0)
+
+
+@triton.jit
+def row_start(hidden, row, sample, valid, positions, row_stride, token_stride):
+    """Where the vector begins that the head reads of a row."""
+    start = hidden + row.to(tl.int64) * row_stride
+    if positions is not None:
+        start += tl.load(positions + sample, mask=valid, other=0) * token_stride
+    return start
+
+
+@triton.jit
+def rows_times_weights(
+    starts,  # [BLOCK_R] pointers to the rows
+    live,  # [BLOCK_R] which of them count
+    weight,
+    output,  # [BLOCK_N] rows of `weight`
+    outputs,
+    width,
+    BLOCK_K: tl.constexpr,
+    IN_FLOAT32: tl.constexpr,
+):
+    """starts @ weight[output].T in float32, [BLOCK_R, BLOCK_N].
+
+    Always a matrix product, for one row too: so a row's result does not depend on its batch. With
+    few rows the weights' way through memory costs more than the idle lanes.
+    """
+    product = tl.zeros((starts.shape[0], output.shape[0]), tl.float32)
+    weight_starts = weight + output.to(tl.int64) * width
+    for k in range(0, width, BLOCK_K):
+        inner = k + tl.arange(0, BLOCK_K)
+        x = tl.load(
+            starts[:, None] + inner[None, :],
+            mask=live[:, None] & (inner < width)[None, :],
+            other=0.0,
+        )
+        w = tl.load(
+            weight_starts[None, :] + inner[:, None],
+            mask=(output < outputs)[None, :] & (inner < width)[:, None],
+            other=0.0,
+        )
+        if IN_FLOAT32:
+            x, w = x.to(tl.float32), w.to(tl.float32)
+        product = tl.dot(x, w, product, input_precision="ieee")
+    return product
