@@ -22,9 +22,10 @@ _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 # A head's products are one pass over the weights: enough bytes in flight are what counts. The rows
 # are the least that a matrix product takes. Fixed rather than tuned.
-MATRIX = {"BLOCK_R": 16, "BLOCK_N": 64, "BLOCK_K": 128, "num_warps": 4, "num_stages": 3}
-# Half as long in float32, whose tiles are twice as large.
-MATRIX_FLOAT32 = {**MATRIX, "BLOCK_K": 64}
+_MATRIX = {"BLOCK_R": 16, "BLOCK_N": 64, "num_warps": 4, "num_stages": 3}
+_BLOCK_K = 128
+_BLOCK_K_FLOAT32 = 64  # tiles are twice as large
+_BLOCK_K_MIXED = 32  # converted on the way, weights pass through registers
 POOLER_BLOCK_N = 16  # a pooler has few outputs: smaller tiles, to keep all processors busy
 
 
@@ -120,8 +121,11 @@ def _matrix(hidden: Tensor, weight: Tensor) -> dict[str, int]:
     """Blocks of the kernels that multiply matrices. Both operands are of one precision; what was
     pooled is float32. (The interpreter's products of bfloat16 are wrong: there, float32 too.)"""
     in_float32 = _INTERPRETED or hidden.dtype != weight.dtype
-    wide = in_float32 or weight.dtype == torch.float32
-    return {**(MATRIX_FLOAT32 if wide else MATRIX), "IN_FLOAT32": in_float32}
+    if hidden.dtype != weight.dtype:
+        block_k = _BLOCK_K_MIXED
+    else:
+        block_k = _BLOCK_K_FLOAT32 if weight.dtype == torch.float32 else _BLOCK_K
+    return {**_MATRIX, "BLOCK_K": block_k, "IN_FLOAT32": in_float32}
 
 
 def _on_device_of(tensor: Tensor) -> AbstractContextManager[Any]:

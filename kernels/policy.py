@@ -82,7 +82,10 @@ def update_state(
     largest = tl.where(classes > 1, tl.log(classes.to(tl.float32)), 1.0)
     entropy = (log1p(rest) - weighted_rest / total) / largest
     entropy = tl.where(entropy > 1.0, 1.0, entropy)
-    agrees = argmax == tl.load(prediction + sample)
+    previous_score, previous_prediction = tl.load(score + sample), tl.load(prediction + sample)
+    # Each warp loads for itself, one of them stores: all must have loaded by then.
+    tl.debug_barrier()
+    agrees = argmax == previous_prediction
     below, above = entropy < tau, confidence > tau
 
     kept = (keep == KEEP_AGREE) & agrees
@@ -98,7 +101,7 @@ def update_state(
     gained = tl.where(gain == GAIN_NEGATIVE_ENTROPY, weight * -entropy, gained)
 
     # A score that is not kept is dropped, not multiplied by 0: NaN must not outlive its exit.
-    now = tl.where(kept, tl.load(score + sample), 0.0) + gained
+    now = tl.where(kept, previous_score, 0.0) + gained
     leaves = (now > threshold) | ((strict == 0) & (now == threshold)) | (exit == last_exit)
 
     tl.store(score + sample, now)

@@ -8,8 +8,10 @@ import triton.language as tl
 def sample_of(row, valid, rows):
     """The sample of a row: `rows[row]`, or the row's own number."""
     if rows is None:
-        return row
-    return tl.load(rows + row, mask=valid, other=0)
+        sample = row
+    else:
+        sample = tl.load(rows + row, mask=valid, other=0)
+    return sample
 
 
 @triton.jit

@@ -2,7 +2,11 @@
 
 import os
 
+import torch
 from hypothesis import settings
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anybody imports eefast.kernels
 
 # Tests never judge time; in CI the same examples are drawn each time.
 settings.register_profile("eefast", deadline=None, derandomize="CI" in os.environ)
