@@ -25,7 +25,7 @@ _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _MATRIX = {"BLOCK_R": 16, "BLOCK_N": 64, "num_warps": 4, "num_stages": 3}
 _BLOCK_K = 128
 _BLOCK_K_FLOAT32 = 64  # tiles are twice as large
-_BLOCK_K_MIXED = 32  # converted on the way, weights pass through registers
+_BLOCK_K_REGISTERS = 32  # converted on the way, or not aligned, weights pass through registers
 POOLER_BLOCK_N = 16  # a pooler has few outputs: smaller tiles, to keep all processors busy
 
 
@@ -121,8 +121,8 @@ def _matrix(hidden: Tensor, weight: Tensor) -> dict[str, int]:
     """Blocks of the kernels that multiply matrices. Both operands are of one precision; what was
     pooled is float32. (The interpreter's products of bfloat16 are wrong: there, float32 too.)"""
     in_float32 = _INTERPRETED or hidden.dtype != weight.dtype
-    if hidden.dtype != weight.dtype:
-        block_k = _BLOCK_K_MIXED
+    if hidden.dtype != weight.dtype or weight.shape[1] % 16:
+        block_k = _BLOCK_K_REGISTERS
     else:
         block_k = _BLOCK_K_FLOAT32 if weight.dtype == torch.float32 else _BLOCK_K
     return {**_MATRIX, "BLOCK_K": block_k, "IN_FLOAT32": in_float32}

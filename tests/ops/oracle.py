@@ -25,7 +25,8 @@ def signals_of(z: list[float]) -> tuple[int, float, float]:
         return next(i for i, value in enumerate(z) if math.isnan(value)), math.nan, math.nan
     prediction = z.index(max(z))
     exponentials = [math.exp(value - z[prediction]) for value in z]
-    probabilities = [e / sum(exponentials) for e in exponentials]
+    total = sum(exponentials)
+    probabilities = [e / total for e in exponentials]
     if len(z) == 1:
         return 0, 1.0, 0.0
     entropy = -sum(p * math.log(p) for p in probabilities if p > 0) / math.log(len(z))

@@ -1,0 +1,98 @@
+"""Which kernels a call launches, and that it does not matter."""
+
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from eefast.kernels import launch
+from eefast.ops import ExitState, Gain, Keep
+from tests.ops.cases import check, make_head, make_hidden, run, table_of
+
+STEP = dict(exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE)
+KERNELS = ("pooler_kernel", "exit_step_kernel", "tiles_kernel", "merge_kernel")
+
+
+def launched(rows, d, c, pooler):
+    """The kernels of one call, in order."""
+    order = []
+
+    class Spy:
+        def __init__(self, name):
+            self.name, self.kernel = name, getattr(launch, name)
+
+        def __getitem__(self, grid):
+            order.append(self.name)
+            return self.kernel[grid]
+
+    spies = {name: Spy(name) for name in KERNELS}
+    with patch.multiple(launch, **spies):
+        run(
+            "triton", make_hidden(rows, d), make_head(d, c, pooler=pooler), table_of(2),
+            ExitState.start(rows, c, 2), **STEP,
+        )  # fmt: skip
+    return order
+
+
+def test_one_launch_for_few_classes_two_for_many_and_one_more_for_a_pooler():
+    few = launch.ONE_PROGRAM_CLASSES
+    assert launched(3, 8, few, pooler=False) == ["exit_step_kernel"]
+    assert launched(3, 8, few, pooler=True) == ["pooler_kernel", "exit_step_kernel"]
+    assert launched(3, 8, few + 1, pooler=False) == ["tiles_kernel", "merge_kernel"]
+    assert launched(3, 8, few + 1, pooler=True) == ["pooler_kernel", "tiles_kernel", "merge_kernel"]
+    assert launched(0, 8, 2, pooler=True) == []
+
+
+@pytest.mark.parametrize("d", [8, 64])
+@pytest.mark.parametrize("pooler", [False, True])
+def test_both_ways_give_the_same(d, pooler):
+    """At the border between one program and tiles the answer is one, up to rounding."""
+    c = launch.ONE_PROGRAM_CLASSES
+    hidden, head, table = make_hidden(5, d), make_head(d, c, pooler=pooler), table_of(2)
+    step = {**STEP, "exit": 2}
+    one = check("triton", hidden, head, table, ExitState.start(5, c, 2), **step)
+    with patch.object(launch, "ONE_PROGRAM_CLASSES", c - 1):
+        tiled = check("triton", hidden, head, table, ExitState.start(5, c, 2), **step)
+    assert torch.equal(one.prediction, tiled.prediction)
+    torch.testing.assert_close(one.score, tiled.score)
+    torch.testing.assert_close(one.logits, tiled.logits)
+
+
+def test_a_vocabulary():
+    c = 50257
+    hidden, head = make_hidden(2, 4), make_head(4, c)
+    got = check(
+        "triton", hidden, head, table_of(2), ExitState.start(2, c, 2), **{**STEP, "exit": 2}
+    )
+    without = check(
+        "triton", hidden, head, table_of(2), ExitState.start(2, None, 2), **{**STEP, "exit": 2}
+    )
+    assert torch.equal(got.prediction, without.prediction)
+    assert torch.equal(got.score, without.score)
+
+
+def test_a_wide_head():
+    check(
+        "triton", make_hidden(2, 8192, torch.bfloat16), make_head(8192, 3, torch.bfloat16),
+        table_of(2), ExitState.start(2, 3, 2), **STEP,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("where", [0, 127, 128, 640, 999])
+def test_ties_and_nan_across_tiles(where):
+    """The lowest class of a tie and the first NaN, wherever tiles begin and end."""
+    z = torch.zeros(1, 1000)
+    z[0, where:] = 3.0
+    head = make_head(1000, 1000, bias=False)._replace(weight=torch.eye(1000))
+    got = run("triton", z, head, table_of(2), ExitState.start(1, 1000, 2), **STEP)
+    assert got.prediction.item() == where
+    z[0, where] = float("nan")
+    # Through the identity a NaN would reach every class; a bias reaches its own.
+    bias = z[0].clone()
+    got = run(
+        "triton", torch.zeros(1, 1000), head._replace(bias=bias), table_of(2),
+        ExitState.start(1, 1000, 2), **STEP,
+    )  # fmt: skip
+    assert got.prediction.item() == where
+    assert got.score.isnan().all()
+    assert got.exit_layer.item() == 0
