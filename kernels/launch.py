@@ -1,4 +1,9 @@
-"""Which kernels run for a call of the op, and with which blocks."""
+"""Which kernels run for a call of the op, and with which blocks.
+
+With EEFAST_AUTOTUNE=1 in the environment before the first import, the two kernels that multiply
+matrices try blocks at the first call of each shape instead of taking the ones written here. That
+call synchronises: make it before capturing a CUDA graph.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +24,23 @@ ONE_PROGRAM_CLASSES = 128
 in faster through many programs than a second launch costs."""
 
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+_AUTOTUNED = os.environ.get("EEFAST_AUTOTUNE") == "1"
+
+if _AUTOTUNED:
+    # Both only write scratch and logits, the same whenever they run: trying them does no harm.
+    _configs = [
+        triton.Config({"BLOCK_K": block_k}, num_warps=num_warps, num_stages=num_stages)
+        for block_k in (32, 64, 128, 256)
+        for num_warps in (2, 4, 8)
+        for num_stages in (2, 3, 4)
+    ]
+    pooler_kernel = triton.autotune(_configs, key=["width", "count"])(pooler_kernel)
+    tiles_kernel = triton.autotune(_configs, key=["classes", "width", "count"])(tiles_kernel)
 
 # A head's products are one pass over the weights: enough bytes in flight are what counts. The rows
-# are the least that a matrix product takes. Fixed rather than tuned.
+# are the least that a matrix product takes.
 _MATRIX = {"BLOCK_R": 16, "BLOCK_N": 64, "num_warps": 4, "num_stages": 3}
+_TUNED = ("BLOCK_K", "num_warps", "num_stages")
 _BLOCK_K = 128
 _BLOCK_K_FLOAT32 = 64  # tiles are twice as large
 _BLOCK_K_REGISTERS = 32  # converted on the way, or not aligned, weights pass through registers
@@ -125,7 +143,11 @@ def _matrix(hidden: Tensor, weight: Tensor) -> dict[str, int]:
         block_k = _BLOCK_K_REGISTERS
     else:
         block_k = _BLOCK_K_FLOAT32 if weight.dtype == torch.float32 else _BLOCK_K
-    return {**_MATRIX, "BLOCK_K": block_k, "IN_FLOAT32": in_float32}
+    chosen = {**_MATRIX, "BLOCK_K": block_k, "IN_FLOAT32": in_float32}
+    if _AUTOTUNED:
+        for name in _TUNED:
+            del chosen[name]
+    return chosen
 
 
 def _on_device_of(tensor: Tensor) -> AbstractContextManager[Any]:

@@ -1,5 +1,8 @@
 """Which kernels a call launches, and that it does not matter."""
 
+import os
+import subprocess
+import sys
 from unittest.mock import patch
 
 import pytest
@@ -69,6 +72,24 @@ def test_a_vocabulary():
     )
     assert torch.equal(got.prediction, without.prediction)
     assert torch.equal(got.score, without.score)
+
+
+def test_autotuning_is_asked_for():
+    """The tuner needs a GPU to run; here, that the launch leaves the choice to it."""
+    program = """
+import torch
+from eefast.kernels import launch
+tuned = [type(k).__name__ for k in (launch.pooler_kernel, launch.tiles_kernel)]
+print(tuned, sorted(launch._matrix(torch.zeros(1, 16), torch.zeros(300, 16))))
+"""
+    environment = {**os.environ, "EEFAST_AUTOTUNE": "1"}
+    environment.pop("TRITON_INTERPRET", None)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == (
+        "['Autotuner', 'Autotuner'] ['BLOCK_N', 'BLOCK_R', 'IN_FLOAT32']"
+    ), done.stderr
 
 
 def test_a_wide_head():
