@@ -40,7 +40,8 @@ struct Policy {
   float tau;
 };
 
-// All that the signals need to know of the logits z. With a NaN among them, the sums are NaN.
+// All that the signals need to know of the logits z. With a NaN among them, or an infinite maximum,
+// rest is NaN.
 //
 // The argmax's own term, which is 1 and 0, is left out of the sums: added to it, the small terms of
 // a dominated softmax would lose their digits, and the entropy with them.

@@ -201,7 +201,8 @@ Reductions reduce(const float* logits, int64_t classes) {
     rest += e;
     weighted_rest += e > 0.0f ? x * e : Float{};  // x may be -infinity where e is 0
   }
-  return {argmax, across_lanes<Sum>(rest), across_lanes<Sum>(weighted_rest)};
+  const float nan_if_infinite = maximum - maximum;
+  return {argmax, across_lanes<Sum>(rest) + nan_if_infinite, across_lanes<Sum>(weighted_rest)};
 }
 
 constexpr Kernels kernels(const char* name) { return {name, load_row, pooler, logits, reduce}; }

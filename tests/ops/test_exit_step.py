@@ -103,6 +103,20 @@ def test_huge_logits(impl, value):
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("c", [1, 2, 40])
+def test_an_infinite_logit_never_exits_early(impl, c):
+    head = HeadWeights(None, None, torch.zeros(c, 4), torch.zeros(c))
+    head.bias[c // 2] = math.inf
+    state = ExitState.start(1, c, 2)
+    step = dict(layer=1, keep=Keep.NEVER, gain=Gain.CONFIDENCE)
+    got = run(impl, torch.ones(1, 4), head, table_of(2, threshold=0.5), state, exit=1, **step)
+    assert got.exit_layer.item() == 0
+    assert got.score.isnan().all()
+    got = run(impl, torch.ones(1, 4), head, table_of(2, threshold=0.5), state, exit=2, **step)
+    assert (got.exit_layer.item(), got.prediction.item()) == (1, c // 2)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("c", [2, 40])
 def test_ties_go_to_the_lowest_class(impl, c):
     head = HeadWeights(None, None, torch.ones(c, 5), None)
