@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import version
 
 from tqdm import tqdm
 
-from bench.aot.compile import Compiled, kernels
+from bench.aot import nvcc
+from bench.aot.compile import Compiled, compilers, kernels
 from bench.aot.record import TARGETS
 from bench.aot.variants import BANDWIDTHS, variants
+from eefast.ops.implementations import CUDA_ROWS
 
 
 def main() -> int:
@@ -26,6 +27,8 @@ def main() -> int:
         target: list(tqdm(kernels(target), target, unit=" kernels")) for target in TARGETS
     }
     print(markdown(compiled))
+    if nvcc.compiler() is None:
+        print("There is no nvcc: the CUDA kernel was not compiled.", file=sys.stderr)
     spilled = [
         f"{target}: {kernel.variant}: {kernel.kernel}"
         for target, kernels_of_target in compiled.items()
@@ -44,8 +47,8 @@ def markdown(compiled: dict[str, list[Compiled]]) -> str:
     lines = [
         "# The exit step, compiled ahead of time",
         "",
-        f"Triton {version('triton')}. Made by `python -m bench.aot > docs/aot.md`. No GPU was "
-        "there: **nothing here is a measurement of time**.",
+        f"{compilers()}. Made by `python -m bench.aot > docs/aot.md`. No GPU was there: **nothing "
+        "here is a measurement of time**.",
         "",
         "## What an exit moves and launches",
         "",
@@ -53,14 +56,17 @@ def markdown(compiled: dict[str, list[Compiled]]) -> str:
         f"bandwidth ({', '.join(f'{d} {BANDWIDTHS[d] / 1e9:.0f} GB/s' for d in devices)}): "
         "computed, a lower bound, without launches or latency.",
         "",
-        "| exit | launches (triton) | kB | " + " | ".join(f"{d}, us" for d in devices) + " |",
-        "|---" * (3 + len(devices)) + "|",
+        "| exit | launches: triton | cuda | kB | " + " | ".join(f"{d}, us" for d in devices) + " |",
+        "|---" * (4 + len(devices)) + "|",
     ]
     for variant in variants():
         launches = sum(c.impl == "triton" and c.variant == variant.name for c in any_target)
         times = [f"{variant.roofline_us(device):.2g}" for device in devices]
+        cuda = "1" if variant.batch <= CUDA_ROWS else ""
         kilobytes = f"{variant.bytes_moved / 1000:,.1f}"
-        lines.append("| " + " | ".join([variant.name, str(launches), kilobytes, *times]) + " |")
+        lines.append(
+            "| " + " | ".join([variant.name, str(launches), cuda, kilobytes, *times]) + " |"
+        )
     lines += [
         "",
         "## What a kernel takes",
@@ -78,7 +84,7 @@ def markdown(compiled: dict[str, list[Compiled]]) -> str:
     ]
     cells: dict[tuple[str, str, str], dict[str, str]] = {}
     for target, kernels_of_target in compiled.items():
-        for impl, variant_name, kernel, _, r in kernels_of_target:
+        for impl, variant_name, kernel, r in kernels_of_target:
             local = f" **local {r.local_bytes}**" if r.local_bytes else ""
             cells.setdefault((impl, kernel, variant_name), {})[target] = (
                 f"{r.registers} / {r.shared_bytes} / {r.instructions}{local}"

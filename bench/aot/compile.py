@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import NamedTuple
 
+from bench.aot import nvcc
 from bench.aot.record import TARGETS, recorded_launches
 from bench.aot.resources import Resources, of_amdgcn, of_cubin
 from bench.aot.variants import Variant, variants
 from eefast.kernels import launch_exit_step
+from eefast.ops.implementations import CUDA_ROWS
 
 
 class Compiled(NamedTuple):
@@ -17,13 +20,26 @@ class Compiled(NamedTuple):
     impl: str
     variant: str
     kernel: str
-    grid: tuple[int, ...]
     resources: Resources
 
 
+def compilers() -> str:
+    """What everything here is compiled with."""
+    return f"Triton {version('triton')}, nvcc {nvcc.version() if nvcc.compiler() else 'absent'}"
+
+
 def kernels(target: str) -> Iterator[Compiled]:
-    """All kernels of all implementations for a target, a key of `TARGETS`."""
+    """All kernels of all implementations for a target, a key of `TARGETS`; those of CUDA where
+    nvcc is."""
     yield from triton_kernels(target)
+    if target.startswith("sm_") and nvcc.compiler() is not None:
+        yield from cuda_kernels(target)
+
+
+def cuda_kernels(target: str) -> Iterator[Compiled]:
+    """The CUDA kernel in each precision: one for all sizes, with or without a pooler."""
+    for dtype, resources in sorted(nvcc.kernels(target).items()):
+        yield Compiled("cuda", f"{dtype}, any size up to {CUDA_ROWS} rows", "exit_step", resources)
 
 
 def triton_kernels(target: str) -> Iterator[Compiled]:
@@ -49,4 +65,4 @@ def _launched(target: str, variant: Variant, pdl: bool) -> Iterator[Compiled]:
         else:
             resources = of_amdgcn(asm["amdgcn"], shared)
         name = variant.name + (", PDL" if pdl else "")
-        yield Compiled("triton", name, launch.name, launch.grid, resources)
+        yield Compiled("triton", name, launch.name, resources)

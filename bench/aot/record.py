@@ -27,7 +27,6 @@ class Launch(NamedTuple):
     """One kernel launch."""
 
     name: str
-    grid: tuple[int, ...]
     kernel: CompiledKernel
 
 
@@ -61,7 +60,7 @@ def recorded_launches(target: str) -> Iterator[list[Launch]]:
         self: Any, *args: Any, grid: tuple[int, ...], warmup: bool, **options: Any
     ) -> CompiledKernel:
         kernel = run(self, *args, grid=grid, warmup=True, **options)
-        launches.append(Launch(self.fn.__name__, grid, kernel))
+        launches.append(Launch(self.fn.__name__, kernel))
         return kernel
 
     driver = triton.runtime.driver
