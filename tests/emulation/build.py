@@ -26,7 +26,7 @@ SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all"
 NINJA = """
 flags = {flags} -I{here}/include -I{here} -I{root}/csrc/cuda
 rule compile
-  command = g++ $flags $more -MMD -MF $out.d -c $in -o $out
+  command = g++ $more $flags -MMD -MF $out.d -c $in -o $out
   depfile = $out.d
 rule link
   command = g++ -shared $more $in -o $out.new && mv $out.new $out
@@ -85,8 +85,11 @@ def build(kernel: str | None = None, sanitized: bool = False) -> Path:
 
 @cache
 def load(kernel: str | None = None) -> Any:
-    """The Python module of a library."""
-    spec = importlib.util.spec_from_file_location("emulation", build(kernel))
+    """The library as a Python module."""
+    library = build(kernel)
+    # pybind11 remembers modules by their names.
+    name = f"{library.parent.name}.emulation"
+    spec = importlib.util.spec_from_file_location(name, library)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

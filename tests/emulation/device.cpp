@@ -134,6 +134,7 @@ bool same(const Wait& a, const Wait& b) {
 
 Block* running_block = nullptr;
 Thread* running_thread = nullptr;
+bool paused = false;
 const std::function<void(float*)>* running_kernel = nullptr;
 
 void run_kernels() {
@@ -158,10 +159,11 @@ class Grid {
       const size_t turn = random_.below(resident_.size());
       Block& block = *resident_[turn];
       enter(block);
-      // Some warps of it, until the next block's turn.
+      // Some warps of it, until the next block's turn. Where blocks meet, turns are short.
       do {
+        paused = false;
         step(block);
-      } while (block.done < threads_ && random_.below(16) != 0);
+      } while (block.done < threads_ && random_.below(paused ? 2 : 16) != 0);
       std::memcpy(block.shared.data(), shared_.data, shared_.size);
       if (block.done == threads_) {
         block.view.exchange();
@@ -294,7 +296,10 @@ uint64_t wait(const Wait& wait) {
   return thread.result;
 }
 
-void pause() { wait({Kind::kPause}); }
+void pause() {
+  paused = true;
+  wait({Kind::kPause});
+}
 
 void fence() {
   running_block->view.exchange();
