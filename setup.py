@@ -32,6 +32,15 @@ def has_compiler() -> bool:
     return False
 
 
+HOST_FLAGS = [
+    "-g0",
+    "-fvisibility=hidden",
+    # Else messages would tell where the extension was built, and where torch was.
+    f"-ffile-prefix-map={cpp_extension.include_paths()[0]}/=",
+    f"-ffile-prefix-map={os.getcwd()}/=",
+]
+
+
 def cuda_half() -> dict[str, list[str]]:
     """What the extension gains where there is nvcc. No GPU is needed, nor torch's own CUDA half."""
     # A torch that is built for the CPU does not look for CUDA.
@@ -46,7 +55,14 @@ def cuda_half() -> dict[str, list[str]]:
         "sources": sources + glob("csrc/cuda/*.cpp"),
         "include_dirs": [os.path.join(home, "include")],
         "library_dirs": [os.path.join(home, "lib64")],
-        "libraries": ["cudart"],
+        # CUDA's runtime comes along, for the extension to load where it is not installed.
+        "libraries": ["cudart_static", "dl", "pthread", "rt"],
+        "extra_link_args": [
+            "-Wl,--exclude-libs,ALL",
+            # The stream is a weak symbol of torch's CUDA half, which only libtorch leads to.
+            "-Wl,--no-as-needed",
+            "-ltorch",
+        ],
     }
 
 
@@ -61,14 +77,8 @@ def extension():
         depends=sorted(headers),
         define_macros=[("TORCH_TARGET_VERSION", "0x020b000000000000")],  # 2.11
         extra_compile_args={
-            "cxx": [
-                "-O3",
-                "-std=c++17",
-                "-g0",
-                "-fvisibility=hidden",
-                f"-ffile-prefix-map={os.getcwd()}/=",  # else messages tell where it was built
-            ],
-            "nvcc": ["-O3", "-std=c++17"],
+            "cxx": ["-O3", "-std=c++17", *HOST_FLAGS],
+            "nvcc": ["-O3", "-std=c++17", "-Xcompiler", ",".join(HOST_FLAGS)],
         },
         py_limited_api=True,
         **cuda,

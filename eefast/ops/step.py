@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 # Bits of the packed integer, from the lowest: exit 16, layer 16, keep 8, gain 8, strict 1.
-# csrc/cpu/ops.cpp reads them too.
+# csrc/arguments.h reads them too.
 _LAYER, _KEEP, _GAIN, _STRICT = 16, 32, 40, 48
 
 LARGEST_EXIT = (1 << 16) - 1

@@ -5,10 +5,18 @@ import math
 import torch
 
 from eefast.ops import ExitState, HeadWeights, exit_step
+from tests import emulation
 from tests.ops import oracle
 
-IMPLS = ["reference", "cpp", "triton"]
-DTYPES = [torch.float32, torch.bfloat16]
+_FLOATS = [torch.float32, torch.float16, torch.bfloat16]
+DTYPES = {
+    "reference": _FLOATS,
+    "cpp": [torch.float32, torch.bfloat16],
+    "triton": _FLOATS,
+    "cuda": _FLOATS,
+}
+IMPLS = list(DTYPES)
+IMPLS_AND_DTYPES = [(impl, dtype) for impl in IMPLS for dtype in DTYPES[impl]]
 F32 = torch.finfo(torch.float32).eps
 
 
@@ -88,7 +96,10 @@ def copy_of(state):
 
 def run_in_place(impl, *args, **kwargs):
     """`exit_step` with one of IMPLS, on whatever this machine has for it."""
-    exit_step(*args, impl=impl, **kwargs)
+    if impl == "cuda":  # on tensors that are on the CPU
+        emulation.exit_step(*args, **kwargs)
+    else:
+        exit_step(*args, impl=impl, **kwargs)
 
 
 def run(impl, hidden, head, table, state, **kwargs):

@@ -1,0 +1,124 @@
+// The torch op of the CUDA implementation, on the stable ABI.
+
+#include <cuda_runtime.h>
+
+#include <array>
+
+#include "../arguments.h"
+#include "exit_step.h"
+
+// Weak, because a torch that is built for the CPU lacks it: there the rest of eefast must load.
+extern "C" __attribute__((weak)) AOTITorchError
+aoti_torch_get_current_cuda_stream(int32_t device_index, void** ret_stream);
+
+namespace eefast::cuda {
+namespace {
+
+void check(cudaError_t error) {
+  if (error != cudaSuccess) fail(cudaGetErrorString(error));
+}
+
+// Makes a device the current one for a while.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) : device_(device) {
+    check(cudaGetDevice(&before_));
+    if (before_ != device_) check(cudaSetDevice(device_));
+  }
+  ~OnDevice() {
+    if (before_ != device_) cudaSetDevice(before_);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int device_;
+  int before_ = 0;
+};
+
+cudaStream_t current_stream(int32_t device) {
+  if (!aoti_torch_get_current_cuda_stream) fail("this torch is built without CUDA");
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
+  return static_cast<cudaStream_t>(stream);
+}
+
+// From torch's allocator, so that the memory belongs to the graph that is being captured, if any.
+OwnedTensor allocate(int64_t floats, int32_t device) {
+  const std::array<int64_t, 1> sizes = {floats}, strides = {1};
+  AtenTensorHandle tensor = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      1, sizes.data(), strides.data(), aoti_torch_dtype_float32(), aoti_torch_device_type_cuda(),
+      device, &tensor));
+  return OwnedTensor(tensor);
+}
+
+Dtype dtype_of(const Argument& tensor) {
+  if (tensor.dtype() == aoti_torch_dtype_float16()) return Dtype::kFloat16;
+  if (tensor.dtype() == aoti_torch_dtype_bfloat16()) return Dtype::kBFloat16;
+  return Dtype::kFloat32;
+}
+
+// Boxed by hand, for the sake of Argument. All checks come before the first write; that `rows` and
+// `positions`, which are on the device, hold what they should is the caller's promise.
+void exit_step(StableIValue* stack, uint64_t, uint64_t) {
+  const Tensors on(stack);
+  const Call call = checked(
+      on, to<int64_t>(stack[8]),
+      {aoti_torch_dtype_float32(), aoti_torch_dtype_float16(), aoti_torch_dtype_bfloat16()},
+      "Float, Half or BFloat16");
+  if (call.rows > kMaxRows) {
+    fail(
+        "impl='cuda' takes up to ", kMaxRows, " rows, got ", call.rows,
+        "; impl='triton' takes any number");
+  }
+  if (!on.control.given()) {
+    fail("impl='cuda' needs control of Long [", call.exits, ", 2], zeros at first; got None");
+  }
+  for (const Argument* tensor :
+       {&on.positions, &on.pooler_weight, &on.pooler_bias, &on.weight, &on.bias, &on.table,
+        &on.rows, &on.score, &on.prediction, &on.exit_layer, &on.logits, &on.running,
+        &on.control}) {
+    tensor->expect_with(on.hidden);
+  }
+
+  ExitStep step{};
+  step.dtype = dtype_of(on.hidden);
+  step.hidden = on.hidden.data<void>();
+  step.row_stride = on.hidden.stride(0);
+  step.rows = static_cast<int32_t>(call.rows);
+  step.samples = on.rows.data<int64_t>();
+  step.positions = on.positions.data<int64_t>();
+  step.token_stride = call.token_stride;
+  step.pooler = {
+      on.pooler_weight.data<void>(), on.pooler_bias.data<void>(), call.width, call.width};
+  step.head = {on.weight.data<void>(), on.bias.data<void>(), call.width, call.classes};
+  step.keep = call.keep;
+  step.gain = call.gain;
+  step.strict = call.strict;
+  step.last_exit = call.last_exit();
+  step.row_of_table = on.table.data<float>() + 3 * (call.exit - 1);
+  step.layer = call.layer;
+  step.score = on.score.mutable_data<float>();
+  step.prediction = on.prediction.mutable_data<int32_t>();
+  step.exit_layer = on.exit_layer.mutable_data<int32_t>();
+  step.logits = on.logits.mutable_data<float>();
+  step.running = on.running.mutable_data<bool>() + (call.exit - 1);
+  step.control = on.control.mutable_data<int64_t>() + 2 * (call.exit - 1);
+
+  const int32_t device = on.hidden.device().second;
+  const OnDevice guard(device);
+  const OwnedTensor scratch = allocate(scratch_floats(step), device);
+  void* memory = nullptr;
+  TORCH_ERROR_CODE_CHECK(torch_get_mutable_data_ptr(scratch.get(), &memory));
+  step.scratch = static_cast<float*>(memory);
+  launch(step, current_stream(device));
+}
+
+}  // namespace
+}  // namespace eefast::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(eefast, CUDA, m) {
+  // Schema and fake are defined in Python, once for all implementations.
+  m.impl("exit_step.cuda", &eefast::cuda::exit_step);
+}

@@ -1,0 +1,89 @@
+"""The kernel under AddressSanitizer and UndefinedBehaviorSanitizer."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eefast.ops import ExitState, Gain, Keep
+from tests.emulation import prepare
+from tests.emulation.apart import STATE, run_apart
+from tests.emulation.build import KERNEL, build, load
+from tests.emulation.plant import planted
+from tests.ops.cases import make_head, make_hidden, table_of
+
+
+def library_of_compiler(name):
+    return subprocess.run(
+        ["g++", f"-print-file-name={name}"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+LIBRARIES = [library_of_compiler(name) for name in ("libasan.so", "libstdc++.so")]
+pytestmark = pytest.mark.skipif(
+    not all(Path(library).is_absolute() for library in LIBRARIES),
+    reason="g++ comes without its address sanitiser (libasan) here",
+)
+
+
+def call(dtype, d, c, *, rows=5, pooler=False, bias=True, tokens=None, exit=1, logits=True, left=1):
+    """A call in which nothing is larger than it has to be."""
+    state = ExitState.start(rows + 1, c if logits else None, 2)
+    state.exit_layer[1 : 1 + left] = 1
+    samples = torch.arange(rows, 0, -1) if rows else torch.empty(0, dtype=torch.int64)
+    hidden, positions = make_hidden(rows, d, dtype), None
+    if tokens:
+        hidden = make_hidden(rows * tokens, d, dtype).clone().view(rows, tokens, d)
+        positions = torch.arange(rows + 1) % tokens
+    return prepare(
+        hidden, make_head(d, c, dtype, pooler, bias), table_of(2, threshold=0.6), state,
+        exit=exit, layer=exit, keep=Keep.AGREE, gain=Gain.CONFIDENCE, rows=samples,
+        positions=positions,
+    )  # fmt: skip
+
+
+def run_sanitized(calls, folder, kernel=None):
+    return run_apart(
+        build(kernel, sanitized=True), calls, folder,
+        LD_PRELOAD=" ".join(LIBRARIES), ASAN_OPTIONS="detect_leaks=0",  # which are Python's own
+    )  # fmt: skip
+
+
+def test_nothing_is_read_or_written_out_of_bounds(tmp_path):
+    calls = [
+        call(dtype, d, c, pooler=pooler, bias=bias)
+        for dtype in (torch.float32, torch.float16, torch.bfloat16)
+        for d in (1, 33, 64)  # the last a vector at a time
+        for c, bias in ((1, True), (3, False), (300, True))
+        for pooler in (False, True)
+    ]
+    calls += [
+        call(torch.bfloat16, 40, 3, rows=rows, tokens=tokens, exit=exit, logits=logits)
+        for rows in (0, 1, 8, 9, 32)
+        for tokens in (None, 3)
+        for exit, logits in ((1, True), (2, True), (2, False))
+    ]
+    got, error = run_sanitized(calls, tmp_path)
+    assert not error
+    for seed, (ours, sanitized) in enumerate(zip(calls, got, strict=True)):
+        load().exit_step(ours, seed)
+        for name in STATE:
+            if ours[name] is not None:
+                np.testing.assert_allclose(sanitized[name], ours[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        # a class too many; a row too many; a vector where the width has no room for it
+        ("c < last; c += kWarpSize) best", "c <= last; c += kWarpSize) best"),
+        ("if (row < step.rows)", "if (row <= step.rows)"),
+        ("if (vectors) {", "if (true) {"),
+    ],
+)
+def test_a_read_out_of_bounds_is_found(right, wrong, tmp_path):
+    kernel = planted(KERNEL.read_text(), right, wrong)
+    _, error = run_sanitized([call(torch.float32, 33, 3, left=0)], tmp_path, kernel)
+    assert "AddressSanitizer" in error or "runtime error" in error
