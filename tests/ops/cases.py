@@ -45,8 +45,12 @@ def table_of(exits, weight=1.0, threshold=0.9, tau=0.5):
 
 
 def error_budget(hidden, head):
-    """What the logits may err by: twice what same-dtype PyTorch errs by, both against float64, and
-    never less than four roundings of the largest logit."""
+    """What the logits may err by: twice what same-dtype PyTorch errs by, both against float64.
+
+    PyTorch may be lucky on a few numbers, so never less than four roundings of the largest logit,
+    nor than one rounding of the largest sum of magnitudes |w| |x|, which is what the rounding
+    errors of a sum are proportional to.
+    """
     if not len(hidden):
         return 0.0
     if hidden.dim() == 3:
@@ -59,7 +63,9 @@ def error_budget(hidden, head):
     bias = None if head.bias is None else head.bias.float()
     z = torch.nn.functional.linear(x, head.weight.float(), bias)
     error = (z - exact).abs().max().item()
-    return max(2 * error, 4 * F32 * max(1.0, exact.abs().max().item()))
+    magnitudes = x.abs() @ head.weight.float().abs().T
+    roundings = max(4.0, 4 * exact.abs().max().item(), magnitudes.max().item())
+    return max(2 * error, F32 * roundings)
 
 
 def assert_same(got, want, budget, threshold=None):
