@@ -133,7 +133,7 @@ def test_nan_never_exits_early_and_answers_at_the_last_exit(impl, keep, gain):
 
 @pytest.mark.parametrize("impl", IMPLS)
 def test_the_first_nan_among_numbers_is_the_prediction(impl):
-    bias = torch.arange(70.0)
+    bias = -torch.arange(70.0)
     bias[[40, 50]] = math.nan
     got = run(
         impl, torch.zeros(2, 5), HeadWeights(None, None, torch.zeros(70, 5), bias), table_of(1),
