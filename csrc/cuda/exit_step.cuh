@@ -32,8 +32,8 @@ struct Running {
   int64_t offset[kMaxRows];  // of its vector in the hidden states
 };
 
-// All blocks find the same rows: only the last to be done writes exit_layer, and by then every block
-// has been here.
+// All blocks find the same rows: only the last to be done writes exit_layer, and by then every
+// block has been here.
 __device__ inline void find_running(const ExitStep& step, Running& running) {
   if (warp() == 0) {
     const int row = lane();
@@ -104,8 +104,8 @@ __device__ void multiply(
   }
 }
 
-// out[r][o] = finish(layer(row r)[o]), shared among warps of which this is number `first`. Each takes
-// an output and a tile of rows at a time, so that weights are read once for every tile.
+// out[r][o] = finish(layer(row r)[o]), shared among warps of which this is number `first`. Each
+// takes an output and a tile of rows at a time, so that weights are read once for every tile.
 template <class Element, class RowAt, class Finish>
 __device__ void apply(
     const Linear& layer, RowAt row_at, int rows, bool vectors, int64_t first, int64_t warps,

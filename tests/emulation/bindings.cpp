@@ -30,7 +30,9 @@ class DeviceArray {
   DeviceArray(const DeviceArray&) = delete;
 
   void* data() { return data_; }
-  void copy_back() { std::memcpy(host_.mutable_data(), data_, static_cast<size_t>(host_.nbytes())); }
+  void copy_back() {
+    std::memcpy(host_.mutable_data(), data_, static_cast<size_t>(host_.nbytes()));
+  }
 
  private:
   py::array host_;

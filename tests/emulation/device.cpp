@@ -148,7 +148,10 @@ void run_kernels() {
 class Grid {
  public:
   Grid(unsigned blocks, unsigned threads, size_t floats, uint64_t seed)
-      : threads_(threads), random_(seed), memory_(floats, 0xFFFFFFFF), shared_(find_shared_memory()) {
+      : threads_(threads),
+        random_(seed),
+        memory_(floats, 0xFFFFFFFF),
+        shared_(find_shared_memory()) {
     for (unsigned i = 0; i < blocks; ++i) waiting_.push_back(i);
     for (unsigned i = 1; i < blocks; ++i) std::swap(waiting_[i], waiting_[random_.below(i + 1)]);
   }

@@ -38,7 +38,7 @@ void fence();
 // Handles and values of all calls of cudaGraphSetConditional since the launch.
 extern std::vector<std::pair<uint64_t, unsigned>> conditionals;
 
-// Runs a kernel, handing it the scratch memory as its block sees it: `floats` of them, NaN at first.
+// Runs a kernel, handing it the scratch memory as its block sees it: so many floats, NaN at first.
 // Throws std::runtime_error if threads wait for one another for ever.
 void launch(
     unsigned blocks, unsigned threads, size_t floats, uint64_t seed,

@@ -146,6 +146,28 @@ def test_nan_never_exits_early_and_answers_at_the_last_exit(impl, keep, gain):
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+def test_the_first_nan_among_numbers_is_the_prediction(impl):
+    bias = -torch.arange(70.0)
+    bias[[40, 50]] = math.nan
+    got = run(
+        impl, torch.zeros(2, 5), HeadWeights(None, None, torch.zeros(70, 5), bias), table_of(1),
+        ExitState.start(2, 70, 1), exit=1, layer=1, keep=Keep.NEVER, gain=Gain.CONFIDENCE,
+    )  # fmt: skip
+    assert got.prediction.tolist() == [40, 40]
+    assert got.score.isnan().all()
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_a_class_that_is_ruled_out_adds_nothing(impl):
+    bias = torch.tensor([0.0, -math.inf, 0.0, -math.inf])
+    got = run(
+        impl, torch.zeros(1, 5), HeadWeights(None, None, torch.zeros(4, 5), bias), table_of(1),
+        ExitState.start(1, 4, 1), exit=1, layer=1, keep=Keep.NEVER, gain=Gain.NEGATIVE_ENTROPY,
+    )  # fmt: skip
+    assert got.score.item() == pytest.approx(-0.5)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 def test_a_sample_that_left_is_never_touched_again(impl):
     head, table = make_head(8, 3), table_of(3, threshold=0.9)
     step = dict(keep=Keep.AGREE, gain=Gain.CONFIDENCE)
