@@ -10,7 +10,11 @@ import torch
 
 from eefast.kernels import launch
 from eefast.ops import ExitState, Gain, Keep
-from tests.ops.cases import check, make_head, make_hidden, run, table_of
+from tests.ops.cases import IMPLS, check, make_head, make_hidden, run, table_of
+
+pytestmark = pytest.mark.skipif(
+    "triton" not in IMPLS, reason="needs Triton's interpreter; tests/gpu has the tests for a GPU"
+)
 
 STEP = dict(exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE)
 KERNELS = ("pooler_kernel", "exit_step_kernel", "tiles_kernel", "merge_kernel")
