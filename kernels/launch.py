@@ -43,7 +43,8 @@ _MATRIX = {"BLOCK_R": 16, "BLOCK_N": 64, "num_warps": 4, "num_stages": 3}
 _TUNED = ("BLOCK_K", "num_warps", "num_stages")
 _BLOCK_K = 128
 _BLOCK_K_FLOAT32 = 64  # tiles are twice as large
-_BLOCK_K_REGISTERS = 32  # converted on the way, or not aligned, weights pass through registers
+_BLOCK_K_REGISTERS = 32  # not aligned, weights pass through registers
+_BLOCK_K_CONVERTED = 16  # and converted on the way, they take even more of them
 POOLER_BLOCK_N = 16  # a pooler has few outputs: smaller tiles, to keep all processors busy
 
 
@@ -69,7 +70,8 @@ def launch_exit_step(
     """The op `eefast::exit_step.triton`: one launch; with a pooler two; with more than
     `ONE_PROGRAM_CLASSES` classes one more.
 
-    `positions` and `rows` are taken at their word: they lie on the device.
+    `positions` and `rows` are taken at their word: they lie on the device. So does a conditional
+    handle in `control`, which only `cuda` sets.
     """
     count, width = hidden.shape[0], hidden.shape[-1]
     if count == 0:
@@ -139,7 +141,9 @@ def _matrix(hidden: Tensor, weight: Tensor) -> dict[str, int]:
     """Blocks of the kernels that multiply matrices. Both operands are of one precision; what was
     pooled is float32. (The interpreter's products of bfloat16 are wrong: there, float32 too.)"""
     in_float32 = _INTERPRETED or hidden.dtype != weight.dtype
-    if hidden.dtype != weight.dtype or weight.shape[1] % 16:
+    if hidden.dtype != weight.dtype:
+        block_k = _BLOCK_K_CONVERTED
+    elif weight.shape[1] % 16:
         block_k = _BLOCK_K_REGISTERS
     else:
         block_k = _BLOCK_K_FLOAT32 if weight.dtype == torch.float32 else _BLOCK_K

@@ -13,7 +13,7 @@ from .policy import NO_INDEX, reduce_logits, update_state
 from .products import row_start, rows_times_weights, sample_of
 
 
-@triton.jit(do_not_specialize=["tiles"])
+@triton.jit(do_not_specialize=["count", "tiles"])
 def tiles_kernel(
     hidden,
     row_stride,
@@ -63,7 +63,7 @@ def tiles_kernel(
 
     index = tl.broadcast_to(output[None, :], z.shape)
     argmax, maximum, rest, weighted_rest = reduce_logits(z, index, index < classes, 1)
-    at, plane = row * tiles + tile, count * tiles
+    at, plane = row.to(tl.int64) * tiles + tile, tl.cast(count, tl.int64) * tiles
     tl.store(argmaxima + at, argmax, mask=live)
     tl.store(sums + at, maximum, mask=live)
     tl.store(sums + plane + at, rest, mask=live)
@@ -105,7 +105,8 @@ def merge_kernel(
 
     tile = tl.arange(0, BLOCK_T)
     valid = tile < tiles
-    at, plane = row * tiles + tile, count * tiles
+    first, plane = row.to(tl.int64) * tiles, tl.cast(count, tl.int64) * tiles
+    at = first + tile
     maxima = tl.load(sums + at, mask=valid, other=float("-inf"))
     rests = tl.load(sums + plane + at, mask=valid, other=0.0)
     weighted_rests = tl.load(sums + 2 * plane + at, mask=valid, other=0.0)
@@ -125,7 +126,7 @@ def merge_kernel(
 
     update_state(
         sample,
-        tl.load(argmaxima + row * tiles + winner),
+        tl.load(argmaxima + first + winner),
         tl.where(has_nan, float("nan"), maximum),
         rest,
         weighted_rest,

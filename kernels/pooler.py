@@ -13,6 +13,21 @@ from .products import row_start, rows_times_weights, sample_of
 
 
 @triton.jit
+def tanh(x):
+    """Within a few units in the last place; libdevice's is not to be had everywhere."""
+    e = tl.exp(-2.0 * tl.abs(x))
+    far = (1.0 - e) / (1.0 + e)
+    far = tl.where(x < 0.0, -far, far)
+    # Near 0 that difference cancels: Cephes' polynomial.
+    square = x * x
+    p = square * -5.70498872745e-3 + 2.06390887954e-2
+    p = p * square - 5.37397155531e-2
+    p = p * square + 1.33314422036e-1
+    p = p * square - 3.33332819422e-1
+    return tl.where(tl.abs(x) < 0.625, p * square * x + x, far)
+
+
+@triton.jit(do_not_specialize=["count"])
 def pooler_kernel(
     hidden,
     row_stride,
@@ -46,11 +61,8 @@ def pooler_kernel(
     x = rows_times_weights(starts, live, weight, output, width, width, BLOCK_K, IN_FLOAT32)
     if bias is not None:
         x += tl.load(bias + output, mask=output < width, other=0.0).to(tl.float32)[None, :]
-    # tanh; libdevice's is not to be had everywhere.
-    e = tl.exp(-2.0 * tl.abs(x))
-    size = (1.0 - e) / (1.0 + e)
     tl.store(
         pooled + row.to(tl.int64)[:, None] * width + output[None, :],
-        tl.where(x < 0.0, -size, size),
+        tanh(x),
         mask=live[:, None] & (output < width)[None, :],
     )

@@ -54,7 +54,7 @@ def markdown(compiled: dict[str, list[Compiled]]) -> str:
         "",
         "Bytes that must pass through memory once, and the time that takes at the published "
         f"bandwidth ({', '.join(f'{d} {BANDWIDTHS[d] / 1e9:.0f} GB/s' for d in devices)}): "
-        "computed, a lower bound, without launches or latency.",
+        "computed, for weights that come from memory each time, without launches or latency.",
         "",
         "| exit | launches: triton | cuda | kB | " + " | ".join(f"{d}, us" for d in devices) + " |",
         "|---" * (4 + len(devices)) + "|",

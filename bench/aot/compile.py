@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import NamedTuple
 
+import torch
+
 from bench.aot import nvcc
 from bench.aot.record import TARGETS, recorded_launches
 from bench.aot.resources import Resources, of_amdgcn, of_cubin
@@ -51,7 +53,7 @@ def triton_kernels(target: str) -> Iterator[Compiled]:
     with_pdl = target.startswith("sm_") and TARGETS[target].arch >= 90
     for variant in variants():
         yield from _launched(target, variant, pdl=False)
-        if with_pdl and variant.head == "pooler" and variant.batch > 1:
+        if with_pdl and variant.head == "pooler" and variant.dtype == torch.bfloat16:
             yield from _launched(target, variant, pdl=True)
 
 

@@ -80,5 +80,9 @@ def variants() -> list[Variant]:
         Variant("linear", f16, 8192, 262144, 1, logits=False, regrouped=True),
         Variant("linear", f16, 767, 3, 7),  # nothing divides
         Variant("linear", f16, 767, 1001, 7),
+        Variant("linear", torch.float32, 767, 1001, 7),
+        Variant("pooler", f16, 1000, 30522, 2),
+        Variant("pooler", torch.float16, 1000, 30522, 64, regrouped=True),
+        Variant("pooler", torch.float32, 1000, 30522, 64, regrouped=True),
     ]
     return heads + others

@@ -27,4 +27,11 @@ void launch(const ExitStep& step, CUstream_st* stream) {
   }
 }
 
+bool runs_on_current_device() {
+  cudaFuncAttributes attributes;
+  const bool runs = cudaFuncGetAttributes(&attributes, exit_step<float>) == cudaSuccess;
+  cudaGetLastError();  // forgets a failure, which is an answer here
+  return runs;
+}
+
 }  // namespace eefast::cuda

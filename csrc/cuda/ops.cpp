@@ -118,6 +118,15 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
 }  // namespace
 }  // namespace eefast::cuda
 
+STABLE_TORCH_LIBRARY_FRAGMENT(eefast, m) {
+  // Whether the kernel was built for the current device.
+  m.def("cuda_runs_here() -> bool");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(eefast, CompositeExplicitAutograd, m) {
+  m.impl("cuda_runs_here", TORCH_BOX(&eefast::cuda::runs_on_current_device));
+}
+
 STABLE_TORCH_LIBRARY_IMPL(eefast, CUDA, m) {
   // Schema and fake are defined in Python, once for all implementations.
   m.impl("exit_step.cuda", &eefast::cuda::exit_step);

@@ -6,6 +6,7 @@ instance because it was built for a newer torch) is an error at once, not a miss
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -24,6 +25,16 @@ def has_cuda() -> bool:
     return AVAILABLE and torch._C._dispatch_has_kernel_for_dispatch_key(
         "eefast::exit_step.cuda", "CUDA"
     )
+
+
+@cache
+def cuda_runs_on(device: torch.device) -> bool:
+    """Whether the CUDA half is built, and for a GPU such as this one."""
+    if not has_cuda() or not torch.cuda.is_available():
+        return False
+    with torch.cuda.device(device):
+        runs: bool = torch.ops.eefast.cuda_runs_here()
+    return runs
 
 
 def require() -> None:

@@ -78,9 +78,9 @@ def implementation(
     """The op's overload for a device and a precision, to be called without further checks.
 
     `auto` is `cpp` on the CPU. On CUDA it is `cuda` for at most `CUDA_ROWS` rows and
-    `CUDA_CLASSES` classes where that is built, because it launches once where `triton` launches
-    twice for a pooler, and its launcher is C++; `triton` for everything else. (By reasoning: not
-    measured on a GPU yet.)
+    `CUDA_CLASSES` classes where that is built for the GPU at hand, because it launches once where
+    `triton` launches twice for a pooler, and its launcher is C++; `triton` for everything else. (By
+    reasoning: not measured on a GPU yet.)
 
     Args:
         impl: "auto", or the implementation to use; nothing falls back silently.
@@ -93,9 +93,10 @@ def implementation(
         TypeError: an implementation that does not take `dtype`.
         RuntimeError: the implementation is not built here.
     """
-    kind = torch.device(device).type
+    device = torch.device(device)
+    kind = device.type
     if impl == "auto":
-        impl = _default(kind, rows, classes)
+        impl = _default(device, rows, classes)
     if impl not in _IMPLEMENTATIONS:
         known = sorted(_IMPLEMENTATIONS)
         raise ValueError(f"impl must be 'auto' or one of {known}, got {impl!r}")
@@ -113,16 +114,16 @@ def implementation(
     return _OPS[impl]
 
 
-def _default(kind: str, rows: int | None, classes: int | None) -> Impl:
-    if kind == "cpu":
+def _default(device: torch.device, rows: int | None, classes: int | None) -> Impl:
+    if device.type == "cpu":
         return "cpp"
-    if kind != "cuda":
+    if device.type != "cuda":
         raise ValueError(
-            f"impl='auto' knows no implementation for device '{kind}'; impl='reference' runs on "
-            "any device"
+            f"impl='auto' knows no implementation for device '{device.type}'; impl='reference' "
+            "runs on any device"
         )
     few = rows is not None and rows <= CUDA_ROWS
-    if few and classes is not None and classes <= CUDA_CLASSES and _native.has_cuda():
+    if few and classes is not None and classes <= CUDA_CLASSES and _native.cuda_runs_on(device):
         return "cuda"
     return "triton"
 

@@ -43,6 +43,24 @@ print([k.variant for k in triton_kernels("sm_89") if k.resources.local_bytes])
     assert "D=767 C=1001" in done.stdout, done.stderr[-2000:]
 
 
+def test_batches_share_their_kernels():
+    """A batch of another size must not compile, least of all in a capture."""
+    program = """
+import torch
+from bench.aot.record import recorded_launches
+from bench.aot.variants import Variant
+from eefast.kernels import launch_exit_step
+with recorded_launches("sm_90") as launches:
+    for batch in (1, 2, 16, 17):
+        for classes in (2, 300):
+            launch_exit_step(*Variant("pooler", torch.bfloat16, 64, classes, batch).arguments())
+print(len(launches), len({launch.kernel.hash for launch in launches}))
+"""
+    done = run("-c", program)
+    # Of each size two and three launches; the pooler's kernel is one for both heads.
+    assert done.stdout.split() == ["20", "4"], done.stderr[-2000:]
+
+
 def test_the_interpreter_is_refused():
     done = subprocess.run(
         [sys.executable, "-m", "bench.aot"],

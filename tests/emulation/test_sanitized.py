@@ -74,6 +74,41 @@ def test_nothing_is_read_or_written_out_of_bounds(tmp_path):
                 np.testing.assert_allclose(sanitized[name], ours[name], rtol=1e-5, atol=1e-6)
 
 
+def shifted(tensor):
+    """The same numbers, one element beyond where a vector could begin."""
+    return torch.cat([tensor.flatten()[:1], tensor.flatten()])[1:].view(tensor.shape)
+
+
+@pytest.mark.parametrize("where", ["row", "token", "hidden", "weight", "pooler_weight"])
+def test_vectors_are_read_where_they_can_be(where, tmp_path):
+    """Rows that do not begin on a vector's boundary: the sanitiser sees reads out of line."""
+    rows, tokens, d, c = 3, 2, 64, 3
+    hidden, head = make_hidden(rows * tokens, d).clone(), make_head(d, c, pooler=True)
+    if where == "row":
+        hidden = torch.cat([hidden.view(rows, -1), torch.zeros(rows, 1)], 1)
+        hidden = hidden[:, : tokens * d].unflatten(1, (tokens, d))
+    elif where == "token":
+        hidden = torch.cat([hidden, torch.zeros(rows * tokens, 1)], 1)[:, :d]
+        hidden = hidden.unflatten(0, (rows, tokens))
+        hidden = torch.nn.functional.pad(hidden, (0, 1))
+        wide = torch.zeros(rows, 2 * (d + 2))
+        wide[:, : tokens * (d + 1)] = hidden.flatten(1)
+        hidden = wide.as_strided((rows, tokens, d), (2 * (d + 2), d + 1, 1))
+    else:
+        hidden = hidden.view(rows, tokens, d)
+        if where == "hidden":
+            hidden = shifted(hidden)
+        else:
+            head = head._replace(**{where: shifted(getattr(head, where))})
+    state = ExitState.start(rows, c, 2)
+    step = prepare(
+        hidden, head, table_of(2), state, exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE,
+        positions=torch.arange(rows) % tokens,
+    )  # fmt: skip
+    _, error = run_sanitized([step], tmp_path)
+    assert not error
+
+
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [

@@ -23,16 +23,16 @@ IMPLS_AND_DTYPES = [(impl, dtype) for impl in IMPLS for dtype in DTYPES[impl]]
 F32 = torch.finfo(torch.float32).eps
 
 
-def make_head(d, c, dtype=torch.float32, pooler=False, bias=True, seed=0):
+def make_head(d, c, dtype=torch.float32, pooler=False, bias=True, seed=0, pooler_scale=1.0):
     g = torch.Generator().manual_seed(seed)
 
     def normal(*shape, scale=1.0):
         return (torch.randn(*shape, generator=g) * scale).to(dtype)
 
     return HeadWeights(
-        normal(d, d, scale=d**-0.5) if pooler else None,
-        normal(d, scale=0.1) if pooler and bias else None,
-        normal(c, d, scale=2 * d**-0.5),
+        normal(d, d, scale=pooler_scale * d**-0.5) if pooler else None,
+        normal(d, scale=0.1 * pooler_scale) if pooler and bias else None,
+        normal(c, d, scale=2 * d**-0.5 / pooler_scale),
         normal(c, scale=0.1) if bias else None,
     )
 
@@ -111,9 +111,21 @@ def run_in_place(impl, *args, **kwargs):
         exit_step(*args, impl=impl, **kwargs)
 
 
+BORDER = 64  # elements on either side of what may be written
+
+
 def run(impl, hidden, head, table, state, **kwargs):
-    got = copy_of(state)
+    """The state after the step, which may not have written beside it."""
+    wide = [None if t is None else torch.full([t.numel() + 2 * BORDER], 77).to(t) for t in state]
+    got = ExitState(
+        *(
+            None if t is None else w[BORDER:-BORDER].view(t.shape).copy_(t)
+            for t, w in zip(state, wide, strict=True)
+        )
+    )
     run_in_place(impl, hidden, head, table, got, **kwargs)
+    for w in wide:
+        assert w is None or (torch.cat([w[:BORDER], w[-BORDER:]]) == torch.tensor(77).to(w)).all()
     return got
 
 

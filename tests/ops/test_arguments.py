@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eefast.ops import ExitState, Gain, Keep, Step, exit_step, implementation
+from eefast.ops import ExitState, Gain, Keep, Step, _native, exit_step, implementation
 from tests.ops.cases import IMPLS, copy_of, make_head, make_hidden, table_of
 
 ON_CPU = [impl for impl in IMPLS if impl != "cuda"]  # whose op takes no tensors of a CPU
@@ -81,6 +81,31 @@ def test_bad_arguments_are_refused_and_nothing_is_changed(impl, arguments, error
         exit_step(**arguments, impl=impl)
     for old, new in zip(before[:3], arguments["state"][:3], strict=True):
         assert torch.equal(old, new)
+
+
+def test_auto_takes_cuda_for_few_rows_and_classes_where_it_runs(monkeypatch):
+    def chosen(rows, classes):
+        return implementation("auto", "cuda", rows=rows, classes=classes)
+
+    triton = implementation("triton", "cuda")
+    assert chosen(1, 2) is triton  # built or not, there is no GPU for it here
+    monkeypatch.setattr(_native, "has_cuda", lambda: True)
+    monkeypatch.setattr(_native, "cuda_runs_on", lambda device: True)
+    cuda = implementation("cuda", "cuda")
+    assert cuda is not triton
+    assert chosen(32, 256) is cuda
+    assert chosen(33, 256) is triton
+    assert chosen(32, 257) is triton
+    assert chosen(None, 2) is triton
+    assert chosen(1, None) is triton
+    with pytest.raises(ValueError, match="up to 32 rows, got 33; impl='triton'"):
+        implementation("cuda", "cuda", rows=33)
+
+
+def test_cuda_that_is_not_built_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(_native, "has_cuda", lambda: False)
+    with pytest.raises(RuntimeError, match=r"without CUDA here.*nvcc.*impl='triton'"):
+        implementation("cuda", "cuda")
 
 
 def test_implementations_are_explicit():

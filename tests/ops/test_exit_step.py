@@ -37,6 +37,17 @@ def test_sizes(impl, dtype, pooler, d, c):
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("scale", [1e-4, 1e-2, 3.0])
+def test_poolers_of_all_sizes(impl, scale):
+    """tanh keeps its digits near 0, where heads may make much of little."""
+    hidden, head = make_hidden(7, 64), make_head(64, 3, pooler=True, pooler_scale=scale)
+    check(
+        impl, hidden, head, table_of(1), ExitState.start(7, 3, 1),
+        exit=1, layer=1, keep=Keep.NEVER, gain=Gain.CONFIDENCE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize(("keep", "gain"), KINDS)
 @pytest.mark.parametrize("strict", [False, True])
 def test_every_kind_over_all_exits(impl, keep, gain, strict):
@@ -158,21 +169,28 @@ def test_the_first_nan_among_numbers_is_the_prediction(impl):
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-def test_a_class_that_is_ruled_out_adds_nothing(impl):
-    bias = torch.tensor([0.0, -math.inf, 0.0, -math.inf])
+@pytest.mark.parametrize(("c", "out"), [(4, slice(1, 3)), (200, slice(64, 192))])
+def test_a_class_that_is_ruled_out_adds_nothing(impl, c, out):
+    bias = torch.zeros(c)
+    bias[out] = -math.inf
     got = run(
-        impl, torch.zeros(1, 5), HeadWeights(None, None, torch.zeros(4, 5), bias), table_of(1),
-        ExitState.start(1, 4, 1), exit=1, layer=1, keep=Keep.NEVER, gain=Gain.NEGATIVE_ENTROPY,
+        impl, torch.zeros(1, 5), HeadWeights(None, None, torch.zeros(c, 5), bias), table_of(1),
+        ExitState.start(1, c, 1), exit=1, layer=1, keep=Keep.NEVER, gain=Gain.NEGATIVE_ENTROPY,
     )  # fmt: skip
-    assert got.score.item() == pytest.approx(-0.5)
+    left = bias.isfinite().sum().item()
+    assert got.score.item() == pytest.approx(-math.log(left) / math.log(c))
+
+
+FEW_AND_MANY = [(3, 0.9), (600, 0.1)]  # classes, and a threshold that some samples reach
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-def test_a_sample_that_left_is_never_touched_again(impl):
-    head, table = make_head(8, 3), table_of(3, threshold=0.9)
+@pytest.mark.parametrize(("c", "threshold"), FEW_AND_MANY)
+def test_a_sample_that_left_is_never_touched_again(impl, c, threshold):
+    head, table = make_head(8, c), table_of(3, threshold=threshold)
     step = dict(keep=Keep.AGREE, gain=Gain.CONFIDENCE)
     first = run(
-        impl, make_hidden(9, 8), head, table, ExitState.start(9, 3, 3), exit=1, layer=1, **step
+        impl, make_hidden(9, 8), head, table, ExitState.start(9, c, 3), exit=1, layer=1, **step
     )
     left = first.exit_layer > 0
     assert left.any()
@@ -184,12 +202,13 @@ def test_a_sample_that_left_is_never_touched_again(impl):
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-def test_rows_say_whose_they_are(impl):
-    hidden, head, table = make_hidden(6, 8), make_head(8, 3), table_of(2, threshold=0.6)
+@pytest.mark.parametrize(("c", "threshold"), FEW_AND_MANY)
+def test_rows_say_whose_they_are(impl, c, threshold):
+    hidden, head, table = make_hidden(6, 8), make_head(8, c), table_of(2, threshold=threshold)
     step = dict(exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE)
-    whole = run(impl, hidden, head, table, ExitState.start(6, 3, 2), **step)
+    whole = run(impl, hidden, head, table, ExitState.start(6, c, 2), **step)
     rows = torch.tensor([4, 1, 3])
-    part = run(impl, hidden[rows], head, table, ExitState.start(6, 3, 2), rows=rows, **step)
+    part = run(impl, hidden[rows], head, table, ExitState.start(6, c, 2), rows=rows, **step)
     for a, b in zip(whole[:3], part[:3], strict=True):
         assert torch.equal(a[rows], b[rows])
     others = torch.tensor([0, 2, 5])
