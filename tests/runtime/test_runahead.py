@@ -1,0 +1,334 @@
+"""The run-ahead runtime on stand-ins for a GPU, from instant to always late."""
+
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from unittest.mock import patch
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eefast import RuntimeStats, record_trace, simulate
+from eefast.policies import Budgeted, Confidence, Never
+from eefast.runtime.plan import Plan
+from eefast.runtime.runahead import TOKENS_THAT_FILL, RunAheadRuntime, _regrouping_pays
+from tests.models import inputs_for, tiny_model
+from tests.runtime.stand_in import Instant, Late, StandIn
+from tests.runtime.test_direct import POLICIES, TOLERANCE
+
+SAMPLES = 24
+LAGS = st.lists(st.sampled_from([0.0, 0.0, 1e-4, 1e-3]), min_size=1, max_size=12)
+REGROUPING = {
+    "never": lambda *_: False,
+    "whenever a row can go": lambda rows, stay, *_: stay < rows,
+    "by the cost model": _regrouping_pays,
+}
+
+
+@cache
+def model_with(*exits):
+    return tiny_model(exits=list(exits))
+
+
+@cache
+def inputs_of(*exits):
+    return inputs_for(model_with(*exits), SAMPLES, padded=True)
+
+
+@cache
+def wanted(policy, *exits):
+    """Exit layer, prediction, logits and score of every sample, simulated on a recorded trace."""
+    labels = torch.zeros(SAMPLES, dtype=torch.int64)
+    trace = record_trace(model_with(*exits), [{**inputs_of(*exits), "labels": labels}])
+    outcome = simulate(policy, trace)
+    logits = trace.logits[outcome.exit - 1, torch.arange(SAMPLES)]
+    return outcome.exit_layer, outcome.prediction, logits, outcome.score
+
+
+EVERY, PAIRS, UNEVEN = (1, 2, 3, 4), (2, 4), (1, 3, 4)
+MIXED = Confidence(0.6)  # of the samples below, some leave at every exit
+
+
+class Call:
+    """One call of a run-ahead runtime, and what became of it."""
+
+    def __init__(self, policy, new_queue, *, exits=EVERY, rows=slice(None), depth=1):
+        self.policy, self.exits, self.rows = policy, exits, rows
+        self.model = model_with(*exits)
+        self.plan = Plan.make(policy, self.model)
+        self.stats = RuntimeStats()
+        self._runtime = RunAheadRuntime(self.model, "auto", depth, self._opened(new_queue))
+
+    def _opened(self, new_queue):
+        def opened(*shape):
+            self.queue = new_queue(*shape)
+            return self.queue
+
+        return opened
+
+    @torch.inference_mode()
+    def run(self):
+        given = {name: value[self.rows] for name, value in inputs_of(*self.exits).items()}
+        hidden, inputs = self.model.embed(
+            given["input_ids"], given["attention_mask"], None, None, None
+        )
+        self.state = self._runtime.run(self.plan, hidden, inputs, self.stats)
+        self.waits = self.queue.waits  # before anybody reads stats, which may wait
+        return self
+
+    def check(self):
+        exit_layer, prediction, logits, score = (
+            values[self.rows] for values in wanted(self.policy, *self.exits)
+        )
+        assert torch.equal(self.state.exit_layer, exit_layer.int())
+        assert torch.equal(self.state.prediction, prediction.int())
+        torch.testing.assert_close(self.state.logits, logits, **TOLERANCE)
+        torch.testing.assert_close(self.state.score, score, **TOLERANCE)
+        return self
+
+    @property
+    def stages_needed(self):
+        """Up to the one in which the last sample left."""
+        last = int(wanted(self.policy, *self.exits)[0][self.rows].max())
+        return next(n for n, stage in enumerate(self.plan.stages, 1) if last in stage.layers)
+
+
+@pytest.mark.parametrize("exits", [EVERY, PAIRS, UNEVEN])
+@given(
+    lags=LAGS,
+    depth=st.integers(0, 4),
+    policy=st.sampled_from([*POLICIES[1:], MIXED, Confidence(0.0)]),
+    first=st.integers(0, SAMPLES - 1),
+    size=st.sampled_from([1, 1, 2, 5, SAMPLES]),
+    regrouping=st.sampled_from(sorted(REGROUPING)),
+)
+def test_no_lag_changes_an_answer_or_wastes_more_than_depth(
+    exits, lags, depth, policy, first, size, regrouping
+):
+    if isinstance(policy, Budgeted) and exits == PAIRS:
+        policy = Budgeted(1)
+    rows = slice(first, first + size)
+    ran = []
+    with (
+        patch("eefast.runtime.runahead._regrouping_pays", REGROUPING[regrouping]),
+        StandIn(lags) as device,
+    ):
+        call = Call(policy, device.queue, exits=exits, rows=rows, depth=depth)
+        layer = call.model.adapter.layer
+        with patch.object(
+            call.model.adapter, "layer", lambda i, *rest: ran.append(i) or layer(i, *rest)
+        ):
+            call.run()
+            device.synchronize()
+    call.check()
+    needed, stages = call.stages_needed, call.plan.stages
+    allowed = min(needed + depth, len(stages))
+    assert ran == list(range(1, len(ran) + 1))
+    assert stages[needed - 1].layers.stop <= len(ran) + 1 <= stages[allowed - 1].layers.stop
+    (stats,) = call.stats.calls
+    assert stats.layers_run == len(ran)
+    assert stats.layers_wasted == len(ran) + 1 - stages[needed - 1].layers.stop
+    assert stats.host_syncs == call.waits
+
+
+def test_mixed_leaves_at_every_exit():
+    assert sorted(set(wanted(MIXED, *EVERY)[0].tolist())) == list(EVERY)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 4])
+@pytest.mark.parametrize("policy", [Confidence(0.0), MIXED, Never(), Budgeted(3)])
+def test_a_device_that_keeps_up_is_never_waited_for(policy, depth):
+    call = Call(policy, Instant, depth=depth).run().check()
+    assert call.waits == 0
+    (stats,) = call.stats.calls
+    assert (stats.host_syncs, stats.layers_wasted) == (0, 0)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 4])
+@pytest.mark.parametrize("threshold", [0.0, 0.6, 2.0])
+def test_a_device_that_is_always_late_is_waited_for_beyond_depth_only(threshold, depth):
+    call = Call(Confidence(threshold), Late, rows=slice(0, 1), depth=depth).run()
+    call.queue.finish()
+    call.check()
+    stages = len(call.plan.stages)
+    enqueued = min(call.stages_needed + depth, stages)
+    # Whether to go on after stage n is asked when stage n + depth stands in the queue, and never
+    # after the last.
+    assert call.waits == min(call.stages_needed, max(0, stages - 1 - depth))
+    (stats,) = call.stats.calls
+    assert stats == (1, enqueued, enqueued - call.stages_needed, enqueued, call.waits, 0, None)
+
+
+def test_the_result_is_returned_before_the_device_is_done():
+    call = Call(Never(), Late).run()
+    assert call.waits == 0
+    assert not call.state.exit_layer.any()
+    call.queue.finish()
+    call.check()
+
+
+def rows_run(monkeypatch, model):
+    """Layer and number of rows of each layer run from now on."""
+    ran = []
+    layer = model.adapter.layer
+
+    def counting(index, hidden, inputs):
+        ran.append((index, len(hidden)))
+        return layer(index, hidden, inputs)
+
+    monkeypatch.setattr(model.adapter, "layer", counting)
+    return ran
+
+
+@pytest.mark.parametrize(("new_queue", "behind"), [(Instant, 0), (Late, 1)])
+def test_rows_known_to_have_left_are_dropped(monkeypatch, new_queue, behind):
+    monkeypatch.setattr(
+        "eefast.runtime.runahead._regrouping_pays", REGROUPING["whenever a row can go"]
+    )
+    call = Call(MIXED, new_queue)
+    ran = rows_run(monkeypatch, call.model)
+    call.run().queue.finish()
+    call.check()
+    exit_layer = wanted(MIXED, *EVERY)[0]
+    assert ran == [(i, int((exit_layer >= max(1, i - behind)).sum())) for i in range(1, 5)]
+    (stats,) = call.stats.calls
+    assert stats.regroupings == 3 - behind
+
+
+def test_small_batches_are_not_regrouped(monkeypatch):
+    call = Call(MIXED, Instant)
+    ran = rows_run(monkeypatch, call.model)
+    call.run().check()
+    assert {rows for _, rows in ran} == {SAMPLES}
+    assert call.stats.calls[0].regroupings == 0
+
+
+def test_regrouping_pays_by_the_stated_costs():
+    full = TOKENS_THAT_FILL // 128  # rows of 128 tokens
+    assert not _regrouping_pays(1, 1, 128, 12)
+    assert not _regrouping_pays(full, 1, 128, 12)  # few rows take as long as fewer
+    assert _regrouping_pays(2 * full, full, 128, 1)
+    assert not _regrouping_pays(2 * full, 2 * full, 128, 12)
+    assert not _regrouping_pays(2 * full, 2 * full - 1, 128, 1)
+    assert _regrouping_pays(2 * full, 2 * full - full // 4, 128, 4)  # a stage of several layers
+    assert not _regrouping_pays(2 * full, 2 * full - full // 4, 128, 1)
+    assert not _regrouping_pays(100 * full, 99 * full, 128, 1)  # so many rows cost more to copy
+    assert _regrouping_pays(100 * full, 80 * full, 128, 1)
+
+
+@pytest.mark.parametrize("lags", [[0.0], [1e-4, 0.0, 1e-3]])
+def test_two_threads_may_call_one_runtime_at_once(lags):
+    sizes = [1, 2, 5, 24, 1, 7]
+    with (
+        StandIn(lags) as device,
+        patch("eefast.runtime.runahead._regrouping_pays", REGROUPING["whenever a row can go"]),
+    ):
+        model, plan = model_with(*EVERY), Plan.make(MIXED, model_with(*EVERY))
+        runtime = RunAheadRuntime(model, "auto", 1, device.queue)
+        start = threading.Barrier(3)
+
+        @torch.inference_mode()
+        def call(offset):
+            start.wait()
+            results = []
+            for size in itertools.islice(itertools.cycle(sizes), offset, offset + 12):
+                batch = {name: value[-size:] for name, value in inputs_of(*EVERY).items()}
+                embedded = model.embed(*batch.values(), None, None, None)
+                results.append((size, runtime.run(plan, *embedded)))
+            return results
+
+        with ThreadPoolExecutor(3) as pool:
+            results = list(itertools.chain(*pool.map(call, range(3))))
+        device.synchronize()
+    exit_layer, _, logits, _ = wanted(MIXED, *EVERY)
+    for size, state in results:
+        assert torch.equal(state.exit_layer, exit_layer[-size:].int())
+        torch.testing.assert_close(state.logits, logits[-size:], **TOLERANCE)
+
+
+class BrokenLayerError(Exception):
+    pass
+
+
+def fail_once_at(layer, model, monkeypatch):
+    intact = model.adapter.layer
+
+    def failing(index, hidden, inputs):
+        if index == layer:
+            monkeypatch.setattr(model.adapter, "layer", intact)
+            raise BrokenLayerError
+        return intact(index, hidden, inputs)
+
+    monkeypatch.setattr(model.adapter, "layer", failing)
+
+
+@pytest.mark.parametrize("layer", [1, 2, 4])
+@pytest.mark.parametrize("lags", [[0.0], [1e-3]])
+def test_a_layer_that_fails_on_the_device_is_heard_of(monkeypatch, layer, lags):
+    with StandIn(lags) as device:
+        call = Call(Confidence(2.0), device.queue)
+        fail_once_at(layer, call.model, monkeypatch)
+
+        def run_and_read():
+            try:
+                call.run()
+            finally:
+                device.synchronize()
+
+        with pytest.raises(BrokenLayerError):
+            run_and_read()
+        call.run()
+        device.synchronize()
+        call.check()
+
+
+@pytest.mark.parametrize("layer", [1, 3])
+def test_a_layer_that_fails_on_the_host_ends_the_call(monkeypatch, layer):
+    call = Call(Confidence(2.0), Instant)
+    fail_once_at(layer, call.model, monkeypatch)
+    with pytest.raises(BrokenLayerError):
+        call.run()
+    assert call.stats.calls == []
+    call.run().check()
+    assert len(call.stats.calls) == 1
+
+
+@pytest.mark.parametrize("before", [1, 2, 3])
+def test_a_call_given_up_half_way_does_no_harm(monkeypatch, before):
+    """Ctrl-C between two stages, while the device has done nothing of the first ones yet."""
+    monkeypatch.setattr(
+        "eefast.runtime.runahead._regrouping_pays", REGROUPING["whenever a row can go"]
+    )
+    call = Call(MIXED, Late, depth=3)
+    enqueue, enqueued = Late.enqueue, itertools.count(1)
+
+    def interrupted(self, work):
+        if next(enqueued) > before:
+            raise KeyboardInterrupt
+        enqueue(self, work)
+
+    with patch.object(Late, "enqueue", interrupted), pytest.raises(KeyboardInterrupt):
+        call.run()
+    given_up = call.queue
+    call.run()
+    given_up.finish()  # its news arrive while the next call is under way
+    call.queue.finish()
+    call.check()
+    assert not torch.equal(given_up._slots, call.queue._slots)
+    assert len(call.stats.calls) == 1
+
+
+def test_an_empty_batch_enqueues_nothing():
+    call = Call(MIXED, Late, rows=slice(0, 0))
+    call.queue = Late(0, 0, None)
+    call.run()
+    assert call.state.logits.shape == (0, 3)
+    assert call.stats.calls == []
+
+
+def test_depth_is_checked():
+    with pytest.raises(ValueError, match="depth must be 0 or more stages, got -1"):
+        RunAheadRuntime(model_with(*EVERY), "auto", -1)
