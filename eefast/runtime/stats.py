@@ -35,7 +35,7 @@ class RuntimeStats:
     @property
     def calls(self) -> list[CallStats]:
         """One entry per call. Waits for the calls that the device is still working on."""
-        known = [call() if callable(call) else call for call in self._calls]
-        # In place: another thread may have added a call by now.
+        known = [call() if callable(call) else call for call in tuple(self._calls)]
+        # In place: another thread may have added a call meanwhile.
         self._calls[: len(known)] = known
         return known

@@ -102,6 +102,9 @@ class StandIn:
         if errors:
             raise errors[0]
 
+    def lag(self):
+        time.sleep(next(self._lags))
+
     def put(self, call, work):
         self._pending.put((call, work))
 
@@ -114,7 +117,7 @@ class StandIn:
                     return
                 work()
                 continue
-            time.sleep(next(self._lags))
+            self.lag()
             if call.error is None:  # nothing runs behind what has failed
                 try:
                     work()
@@ -169,7 +172,7 @@ class _StandInQueue(_OnTheCpu):
 
         def land():
             self._slots[slot, :first] = exit_layer[:first]
-            time.sleep(0)
+            self._device.lag()
             with self._landing:
                 self._slots[slot, first:] = exit_layer[first:]
                 self._landed[slot].set()

@@ -22,6 +22,7 @@ from tests.runtime.test_direct import POLICIES, TOLERANCE
 
 SAMPLES = 24
 LAGS = st.lists(st.sampled_from([0.0, 0.0, 1e-4, 1e-3]), min_size=1, max_size=12)
+ALL = tuple(range(SAMPLES))
 REGROUPING = {
     "never": lambda *_: False,
     "whenever a row can go": lambda rows, stay, *_: stay < rows,
@@ -56,8 +57,8 @@ MIXED = Confidence(0.6)  # of the samples below, some leave at every exit
 class Call:
     """One call of a run-ahead runtime, and what became of it."""
 
-    def __init__(self, policy, new_queue, *, exits=EVERY, rows=slice(None), depth=1):
-        self.policy, self.exits, self.rows = policy, exits, rows
+    def __init__(self, policy, new_queue, *, exits=EVERY, rows=ALL, depth=1):
+        self.policy, self.exits, self.rows = policy, exits, list(rows)
         self.model = model_with(*exits)
         self.plan = Plan.make(policy, self.model)
         self.stats = RuntimeStats()
@@ -104,16 +105,14 @@ class Call:
     lags=LAGS,
     depth=st.integers(0, 4),
     policy=st.sampled_from([*POLICIES, MIXED, Confidence(0.0)]),
-    first=st.integers(0, SAMPLES - 1),
-    size=st.sampled_from([1, 1, 2, 5, SAMPLES]),
+    rows=st.one_of(st.integers(0, SAMPLES - 1).map(lambda row: [row]), st.permutations(ALL)),
     regrouping=st.sampled_from(sorted(REGROUPING)),
 )
 def test_no_lag_changes_an_answer_or_wastes_more_than_depth(
-    exits, lags, depth, policy, first, size, regrouping
+    exits, lags, depth, policy, rows, regrouping
 ):
     if isinstance(policy, BEEM):  # it has a weight for every exit
         policy = BEEM.cost(len(exits), 0.5)
-    rows = slice(first, first + size)
     ran = []
     with (
         patch("eefast.runtime.runahead._regrouping_pays", REGROUPING[regrouping]),
@@ -153,7 +152,7 @@ def test_a_device_that_keeps_up_is_never_waited_for(policy, depth):
 @pytest.mark.parametrize("depth", [0, 1, 2, 4])
 @pytest.mark.parametrize("threshold", [0.0, 0.6, 2.0])
 def test_a_device_that_is_always_late_is_waited_for_beyond_depth_only(threshold, depth):
-    call = Call(Confidence(threshold), Late, rows=slice(0, 1), depth=depth).run()
+    call = Call(Confidence(threshold), Late, rows=[0], depth=depth).run()
     call.queue.finish()
     call.check()
     assert call.questions == 0  # waiting for an event is all that it does
@@ -224,33 +223,33 @@ def test_regrouping_pays_by_the_stated_costs():
 
 
 @pytest.mark.parametrize("lags", [[0.0], [1e-4, 0.0, 1e-3]])
-def test_two_threads_may_call_one_runtime_at_once(lags):
-    sizes = [1, 2, 5, 24, 1, 7]
-    with (
-        StandIn(lags) as device,
-        patch("eefast.runtime.runahead._regrouping_pays", REGROUPING["whenever a row can go"]),
-    ):
-        model, plan = model_with(*EVERY), Plan.make(MIXED, model_with(*EVERY))
+@pytest.mark.parametrize("threads", [1, 3])
+def test_several_threads_may_call_one_runtime_at_once(monkeypatch, lags, threads):
+    monkeypatch.setattr(
+        "eefast.runtime.runahead._regrouping_pays", REGROUPING["whenever a row can go"]
+    )
+    model, plan = model_with(*EVERY), Plan.make(MIXED, model_with(*EVERY))
+    start = threading.Barrier(threads)
+
+    @torch.inference_mode()
+    def calls(thread):
+        start.wait()
+        results = []
+        for number in range(12):  # of few sizes, and of different samples each time
+            first, size = 7 * number + thread, (1, 1, 5, SAMPLES)[number % 4]
+            rows = [(first + i) % SAMPLES for i in range(size)]
+            batch = [value[rows] for value in inputs_of(*EVERY).values()]
+            embedded = model.embed(*batch, None, None, None)
+            results.append((rows, runtime.run(plan, *embedded)))
+        return results
+
+    with StandIn(lags) as device, ThreadPoolExecutor(threads) as pool:
         runtime = RunAheadRuntime(model, "auto", 1, device.queue)
-        start = threading.Barrier(3)
-
-        @torch.inference_mode()
-        def call(offset):
-            start.wait()
-            results = []
-            for size in itertools.islice(itertools.cycle(sizes), offset, offset + 12):
-                batch = {name: value[-size:] for name, value in inputs_of(*EVERY).items()}
-                embedded = model.embed(*batch.values(), None, None, None)
-                results.append((size, runtime.run(plan, *embedded)))
-            return results
-
-        with ThreadPoolExecutor(3) as pool:
-            results = list(itertools.chain(*pool.map(call, range(3))))
-        device.synchronize()
+        results = list(itertools.chain(*pool.map(calls, range(threads))))
     exit_layer, _, logits, _ = wanted(MIXED, *EVERY)
-    for size, state in results:
-        assert torch.equal(state.exit_layer, exit_layer[-size:].int())
-        torch.testing.assert_close(state.logits, logits[-size:], **TOLERANCE)
+    for rows, state in results:
+        assert torch.equal(state.exit_layer, exit_layer[rows].int())
+        torch.testing.assert_close(state.logits, logits[rows], **TOLERANCE)
 
 
 class BrokenLayerError(Exception):
@@ -326,7 +325,7 @@ def test_a_call_given_up_half_way_does_no_harm(monkeypatch, before):
 
 
 def test_an_empty_batch_enqueues_nothing():
-    call = Call(MIXED, Late, rows=slice(0, 0))
+    call = Call(MIXED, Late, rows=[])
     call.queue = Late(0, 0, None)
     call.run()
     assert call.state.logits.shape == (0, 3)

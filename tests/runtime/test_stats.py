@@ -92,6 +92,18 @@ def test_calls_of_several_threads_are_all_counted(runtime):
     assert sorted(call.samples for call in fast.stats.calls) == sorted([*range(1, 9)] * 4)
 
 
+def test_a_call_that_ends_while_the_counts_are_read_is_not_lost():
+    stats = RuntimeStats()
+
+    def late():
+        stats.add(CallStats(2, 4, 0, 4, 0, 0))  # as another thread may
+        return CallStats(1, 4, 0, 4, 0, 0)
+
+    stats.add(late)
+    assert [call.samples for call in stats.calls] == [1]
+    assert [call.samples for call in stats.calls] == [1, 2]
+
+
 def test_what_is_not_known_yet_is_asked_for_once():
     asked = []
 
