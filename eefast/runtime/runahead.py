@@ -68,7 +68,7 @@ class RunAheadRuntime:
     Args:
         model: on a CUDA device.
         impl: implementation of the exit step.
-        depth: how many stages the host may be ahead; 0 waits after every exit.
+        depth: how many stages the host may be ahead; with 0 it waits for every decision.
         new_queue: makes the queue of a call from (slots, samples, device).
 
     Raises:
