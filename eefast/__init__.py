@@ -4,7 +4,7 @@ from eefast import policies
 from eefast.backbones import Backbone, LayerInputs, register_backbone
 from eefast.calibration import calibrate
 from eefast.multi_exit import MultiExitConfig, MultiExitModel, MultiExitOutput, attach_exits
-from eefast.runtime import CompiledModel, EarlyExitOutput, compile
+from eefast.runtime import CompiledModel, EarlyExitOutput, RuntimeStats, compile
 from eefast.simulation import Simulation, pareto_front, simulate, trade_off
 from eefast.trace import ExitTrace, record_trace
 
@@ -19,6 +19,7 @@ __all__ = [
     "MultiExitConfig",
     "MultiExitModel",
     "MultiExitOutput",
+    "RuntimeStats",
     "Simulation",
     "attach_exits",
     "calibrate",

@@ -1,5 +1,13 @@
 """Runtimes: how layers and exit steps are driven, and the compiled model around them."""
 
 from eefast.runtime.compiled import CompiledModel, EarlyExitOutput, Runtime, compile
+from eefast.runtime.stats import CallStats, RuntimeStats
 
-__all__ = ["CompiledModel", "EarlyExitOutput", "Runtime", "compile"]
+__all__ = [
+    "CallStats",
+    "CompiledModel",
+    "EarlyExitOutput",
+    "Runtime",
+    "RuntimeStats",
+    "compile",
+]

@@ -19,13 +19,20 @@ from eefast.ops import ExitState, Impl
 from eefast.policies import Policy, policy_class
 from eefast.runtime.direct import DirectRuntime
 from eefast.runtime.plan import Plan
+from eefast.runtime.runahead import RunAheadRuntime
+from eefast.runtime.stats import RuntimeStats
+from eefast.runtime.sync import SyncRuntime
 from eefast.trace import check_labels
 from eefast.training import task_loss
 
-Runtime = Literal["auto", "direct"]
+Runtime = Literal["auto", "direct", "sync", "runahead"]
 
-_RUNTIMES = {"direct": DirectRuntime}
-_DEFAULT_RUNTIME = {"cpu": "direct"}
+_RUNTIMES: dict[str, type[DirectRuntime | SyncRuntime | RunAheadRuntime]] = {
+    "direct": DirectRuntime,
+    "sync": SyncRuntime,
+    "runahead": RunAheadRuntime,
+}
+_DEFAULT_RUNTIME = {"cpu": "direct", "cuda": "runahead"}
 
 
 @dataclass
@@ -69,6 +76,9 @@ class CompiledModel(PreTrainedModel):
     Several threads may call one compiled model. `fast.policy = ...` takes effect on the next
     call, and so does a number written into `fast.policy_table`. Weights may be changed in place;
     after replacing modules or parameters of `fast.model`, assign `fast.policy` again.
+
+    `fast.stats = RuntimeStats()` has every call from then on counted (layers run and wasted, exit
+    steps, waits of the host, regroupings); `None`, as at first, has none counted and costs nothing.
     """
 
     config_class = MultiExitConfig
@@ -81,8 +91,9 @@ class CompiledModel(PreTrainedModel):
         self.model = model
         self.runtime = runtime
         self.impl = impl
-        self._runtime = _RUNTIMES[runtime](model.adapter, model.num_classes, impl, model.dtype)
+        self._runtime = _RUNTIMES[runtime](model, impl)
         self.policy = policy
+        self.stats: RuntimeStats | None = None
         # Looked up once: attributes of modules and configs go through Python code.
         self._embed = model.embed
         self._is_training: Callable[[], bool] = lambda: model.training
@@ -134,7 +145,7 @@ class CompiledModel(PreTrainedModel):
         hidden, inputs = self._embed(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
         )
-        state = self._runtime.run(plan, hidden, inputs)
+        state = self._runtime.run(plan, hidden, inputs, self.stats)
         assert state.logits is not None  # runtimes give them
         loss = None if labels is None else task_loss(state.logits, labels)
         output = EarlyExitOutput.of(state, loss)
@@ -195,7 +206,9 @@ def compile(
             mode and shares its weights with the result, unless `dtype` asks for a copy.
         policy: a policy, or the name of one: the calibrated policy stored with the model under
             that name, otherwise the setting of the policy's paper, with a warning.
-        runtime: how layers and exit steps are driven; "auto" picks by device.
+        runtime: how layers and exit steps are driven: "direct" (CPU) reads each decision at once,
+            "runahead" (CUDA) enqueues the next layers meanwhile, "sync" (any device) waits for each
+            as the papers' code does; "auto" is "direct" on the CPU and "runahead" on CUDA.
         impl: implementation of the exit step (see `eefast.ops.exit_step`).
         dtype: run a copy of the model in this precision; None: the model as it is.
 
@@ -220,7 +233,7 @@ def compile(
     if runtime not in _RUNTIMES:
         raise ValueError(f"runtime must be 'auto' or one of {sorted(_RUNTIMES)}, got {runtime!r}")
     wanted = _RUNTIMES[runtime].device_type
-    if model.device.type != wanted:
+    if wanted is not None and model.device.type != wanted:
         raise ValueError(f"runtime {runtime!r} runs on {wanted!r}, the model is on {model.device}")
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise TypeError(f"dtype must be a torch.dtype such as torch.bfloat16, got {dtype!r}")

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eefast.backbones import Backbone, LayerInputs
+from eefast.backbones import LayerInputs
+from eefast.multi_exit import MultiExitModel
 from eefast.ops import ExitState, Impl, implementation
 from eefast.runtime.plan import Plan
+from eefast.runtime.stats import CallStats, RuntimeStats
 
 ROWS_COPIED_PER_LAYER_ROW = 64
 """How many rows of hidden states can be copied in the time in which a layer computes one row.
@@ -34,26 +36,28 @@ class DirectRuntime:
 
     device_type = "cpu"
 
-    def __init__(
-        self, backbone: Backbone, num_classes: int, impl: Impl, dtype: torch.dtype
-    ) -> None:
-        self._backbone = backbone
-        self._num_classes = num_classes
-        self._exit_step = implementation(impl, self.device_type, dtype)
+    def __init__(self, model: MultiExitModel, impl: Impl) -> None:
+        self._backbone = model.adapter
+        self._num_classes = model.num_classes
+        self._exit_step = implementation(impl, self.device_type, model.dtype)
 
-    def run(self, plan: Plan, hidden: Tensor, inputs: LayerInputs) -> ExitState:
+    def run(
+        self, plan: Plan, hidden: Tensor, inputs: LayerInputs, stats: RuntimeStats | None = None
+    ) -> ExitState:
         """All layers that somebody needs, from the embeddings on.
 
         Args:
             plan: the policy's plan for this model.
             hidden: [B, T, D], before layer 1.
             inputs: what the layers need beside the hidden states.
+            stats: gets one entry, if given.
         """
         samples = len(hidden)
         state = ExitState.start(samples, self._num_classes, len(plan.table))
         if not samples:
             return state
         rows: Tensor | None = None
+        regroupings = 0
         run_layer, last = self._backbone.layer, plan.stages[-1]
         for stage in plan.stages:
             for layer in stage.layers:
@@ -70,6 +74,10 @@ class DirectRuntime:
                     index = torch.from_numpy(stay)
                     hidden, inputs = hidden.index_select(0, index), inputs.select(index)
                     rows = index if rows is None else rows[index]
+                    regroupings += 1
+        if stats is not None:
+            exit_steps = sum(met.exit <= stage.exit for met in plan.stages)
+            stats.add(CallStats(samples, stage.layers.stop - 1, 0, exit_steps, 0, regroupings))
         return state
 
 

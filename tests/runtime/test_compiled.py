@@ -103,7 +103,7 @@ def test_a_name_without_a_stored_policy_warns_and_takes_the_papers(model):
 def test_unknown_names(model):
     with pytest.raises(ValueError, match=r"unknown policy 'hope'; there are .*'beem'"):
         compile(model, "hope")
-    with pytest.raises(ValueError, match=r"runtime must be 'auto' or one of \['direct'\]"):
+    with pytest.raises(ValueError, match=r"runtime must be 'auto' or one of .*'sync'"):
         compile(model, Never(), runtime="warp")
     with pytest.raises(ValueError, match="impl must be 'auto' or one of"):
         compile(model, Never(), impl="warp")
@@ -118,6 +118,8 @@ def test_what_cannot_be_compiled(model):
         compile(tiny_model().to("meta"), Never())
     with pytest.raises(ValueError, match="'direct' runs on 'cpu', the model is on meta"):
         compile(tiny_model().to("meta"), Never(), runtime="direct")
+    with pytest.raises(ValueError, match="'runahead' runs on 'cuda', the model is on cpu"):
+        compile(model, Never(), runtime="runahead")
 
 
 def test_regression_heads_take_fixed_depths_only():

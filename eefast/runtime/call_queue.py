@@ -1,0 +1,94 @@
+"""`CallQueue`: how the host hands the work of one call to a device and hears of its decisions.
+
+All that the run-ahead runtime asks of a device is here, so that its tests can put a slow, unsteady
+device of their own in the place of a GPU.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+_NOT_ARRIVED = -1
+"""What `exit_layer` never is."""
+
+
+class CallQueue(abc.ABC):
+    """The work of one call, done by the device in the order in which it was enqueued.
+
+    News come back through slots in host memory, one per exit that the host may ask about. A slot
+    takes a copy of `exit_layer` as that exit left it: it says who is running and so whether anybody
+    is, in one copy and without a kernel that would count.
+
+    The slots belong to this call alone: what arrives late, after the call was given up, is read by
+    nobody.
+
+    Args:
+        slots: [S, N] int32 in host memory that the device can write to; overwritten.
+    """
+
+    def __init__(self, slots: Tensor) -> None:
+        self._slots = slots
+        self._seen = slots.numpy()
+        self._seen.fill(_NOT_ARRIVED)
+
+    def poll(self, slot: int) -> npt.NDArray[np.int32] | None:
+        """The `exit_layer` [N] published to a slot, or None while it has not arrived whole.
+
+        A read of host memory; it waits for nothing.
+        """
+        exit_layer = self._seen[slot]
+        return None if exit_layer.min() == _NOT_ARRIVED else exit_layer
+
+    @abc.abstractmethod
+    def wait(self, slot: int) -> npt.NDArray[np.int32]:
+        """The `exit_layer` [N] published to a slot, when it has arrived."""
+
+    @abc.abstractmethod
+    def enqueue(self, work: Callable[[], None]) -> None:
+        """Have the device do `work` after all that was enqueued before."""
+
+    @abc.abstractmethod
+    def publish(self, slot: int, exit_layer: Tensor) -> None:
+        """Have the device copy `exit_layer` ([N] int32) to a slot, each slot once."""
+
+    @abc.abstractmethod
+    def send(self, values: npt.NDArray[Any]) -> Tensor:
+        """A copy of `values` on the device, for work enqueued from now on."""
+
+
+class CudaQueue(CallQueue):
+    """The current stream of a CUDA device: enqueueing work is calling it.
+
+    The slots are pinned memory from PyTorch's caching allocator, which hands a block out again only
+    when the copies into it are done, however the call ended.
+    """
+
+    def __init__(self, slots: int, samples: int, device: torch.device) -> None:
+        super().__init__(torch.empty(slots, samples, dtype=torch.int32, pin_memory=True))
+        self._device = device
+        self._stream = torch.cuda.current_stream(device)
+        self._arrivals: dict[int, torch.cuda.Event] = {}
+
+    def wait(self, slot: int) -> npt.NDArray[np.int32]:
+        self._arrivals[slot].synchronize()
+        exit_layer: npt.NDArray[np.int32] = self._seen[slot]
+        return exit_layer
+
+    def enqueue(self, work: Callable[[], None]) -> None:
+        work()
+
+    def publish(self, slot: int, exit_layer: Tensor) -> None:
+        self._slots[slot].copy_(exit_layer, non_blocking=True)
+        self._arrivals[slot] = torch.cuda.Event()
+        self._arrivals[slot].record(self._stream)
+
+    def send(self, values: npt.NDArray[Any]) -> Tensor:
+        # From pageable memory the copy might wait for the stream.
+        return torch.from_numpy(values).pin_memory().to(self._device, non_blocking=True)

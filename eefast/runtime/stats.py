@@ -1,0 +1,41 @@
+"""`RuntimeStats`: what each call of a compiled model did, counted when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class CallStats(NamedTuple):
+    """What one call did. A layer counts once, whatever the number of rows it ran on."""
+
+    samples: int
+    layers_run: int  # up to the last one run, the wasted ones included
+    layers_wasted: int  # of those, the ones after the exit at which the last sample left
+    exit_steps: int
+    host_syncs: int  # times the host waited for the device before it went on
+    regroupings: int  # times rows whose sample had left were dropped from the batch
+    kernel_launches: int | None = None  # where the runtime knows: its layers are PyTorch's affair
+
+
+class RuntimeStats:
+    """A record of calls: `fast.stats = RuntimeStats()` begins one, `fast.stats = None` ends it.
+
+    Several threads may call while it records: a call adds one entry when it ends, so entries are in
+    the order of the ends. A call that raises adds none, nor does one with an empty batch.
+    """
+
+    def __init__(self) -> None:
+        self._calls: list[CallStats | Callable[[], CallStats]] = []
+
+    def add(self, call: CallStats | Callable[[], CallStats]) -> None:
+        """Add one call; a function, where not everything is known yet, is asked by `calls`."""
+        self._calls.append(call)
+
+    @property
+    def calls(self) -> list[CallStats]:
+        """One entry per call. Waits for the calls that the device is still working on."""
+        known = [call() if callable(call) else call for call in tuple(self._calls)]
+        # In place: another thread may have added a call meanwhile.
+        self._calls[: len(known)] = known
+        return known

@@ -1,0 +1,49 @@
+"""The sync runtime: the host asks after every exit and waits for the answer."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from eefast.backbones import LayerInputs
+from eefast.multi_exit import MultiExitModel
+from eefast.ops import ExitState, Impl
+from eefast.runtime.batch import Batches
+from eefast.runtime.plan import Plan
+from eefast.runtime.stats import CallStats, RuntimeStats
+
+
+class SyncRuntime:
+    """Drives layers and exit steps as the papers' code does: the baseline to beat.
+
+    After every exit, the last one included, the host reads with `.item()` whether anybody is still
+    running; on a GPU it waits there until all work is done, and the GPU then waits for the host.
+    Samples that have left stay in the batch until the last one leaves.
+    """
+
+    device_type = None  # any
+
+    def __init__(self, model: MultiExitModel, impl: Impl) -> None:
+        self._batches = Batches(model, impl)
+
+    def run(
+        self, plan: Plan, hidden: Tensor, inputs: LayerInputs, stats: RuntimeStats | None = None
+    ) -> ExitState:
+        """All layers that somebody needs, from the embeddings on.
+
+        Args:
+            plan: the policy's plan for this model.
+            hidden: [B, T, D], before layer 1.
+            inputs: what the layers need beside the hidden states.
+            stats: gets one entry, if given.
+        """
+        samples = len(hidden)
+        batch = self._batches.start(plan, hidden, inputs)
+        if not samples:
+            return batch.state
+        for asked, stage in enumerate(plan.stages, start=1):  # noqa: B007 (used behind the loop)
+            batch.run(stage)
+            if not batch.state.running[stage.exit - 1].item():
+                break
+        if stats is not None:
+            stats.add(CallStats(samples, stage.layers.stop - 1, 0, asked, asked, 0))
+        return batch.state

@@ -1,0 +1,59 @@
+"""Which exit step a batch takes, on devices where that depends on the number of rows."""
+
+import pytest
+import torch
+
+from eefast.policies import Never
+from eefast.runtime.batch import Batches
+from eefast.runtime.plan import Plan
+from tests.models import inputs_for, tiny_model
+
+
+@pytest.fixture
+def model():
+    return tiny_model()
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The numbers of rows for which an implementation was looked up; up to 8 rows are taken."""
+    import eefast.runtime.batch as module
+
+    found, asked = module.implementation, []
+
+    def implementation(impl, device, dtype, *, rows=None, classes=None):
+        asked.append(rows)
+        if rows is not None and rows > 8:
+            raise ValueError(f"takes up to 8 rows, got {rows}")
+        return found(impl, device, dtype, rows=rows, classes=classes)
+
+    monkeypatch.setattr(module, "implementation", implementation)
+    return asked
+
+
+@torch.inference_mode()
+def started(batches, model, samples):
+    hidden, inputs = model.embed(**inputs_for(model, samples), token_type_ids=None,
+                                 position_ids=None, inputs_embeds=None)  # fmt: skip
+    return batches.start(Plan.make(Never(), model), hidden, inputs)
+
+
+def test_the_exit_step_follows_the_number_of_rows(model, asked):
+    batches = Batches(model, "reference")
+    assert asked == [None]  # what never fits is refused at once
+    batch = started(batches, model, 5)
+    stage = Plan.make(Never(), model).stages[0]
+    with torch.inference_mode():
+        batch.keep(torch.tensor([0, 4]), torch.tensor([0, 4]))
+        batch.run(stage)
+    assert asked == [None, 5, 2]
+    assert batch.state.exit_layer.tolist() == [4, 0, 0, 0, 4]
+    started(batches, model, 5)
+    assert asked == [None, 5, 2]  # looked up once
+
+
+def test_too_many_rows_are_refused_before_the_first_layer(model, asked):
+    batches = Batches(model, "reference")
+    with pytest.raises(ValueError, match="takes up to 8 rows, got 9"):
+        started(batches, model, 9)
+    started(batches, model, 8)
