@@ -10,6 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+ALIGNMENT = 16
+"""Of a vector, in bytes."""
+
 STATE = ["score", "prediction", "exit_layer", "logits", "running", "control"]
 """What a call changes."""
 
@@ -18,7 +23,11 @@ def run_apart(
     library: Path, calls: list[dict[str, Any]], folder: Path, **environment: str
 ) -> tuple[list[dict[str, Any]], str]:
     """The calls as they are afterwards, call i with seed i, and "" or what went wrong."""
-    (folder / "calls").write_bytes(pickle.dumps(calls))
+    places = [
+        {name: value.ctypes.data % ALIGNMENT for name, value in call.items() if _is_array(value)}
+        for call in calls
+    ]
+    (folder / "calls").write_bytes(pickle.dumps((calls, places)))
     try:
         done = subprocess.run(
             [sys.executable, __file__, library, folder / "calls", folder / "results"],
@@ -34,14 +43,28 @@ def run_apart(
     return pickle.loads((folder / "results").read_bytes()), ""
 
 
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray)
+
+
+def _placed(array: Any, offset: int) -> Any:
+    """A copy as far from an aligned address as the original was, which pickling forgets."""
+    memory = np.empty(array.nbytes + 2 * ALIGNMENT, np.uint8)
+    start = (offset - memory.ctypes.data) % ALIGNMENT
+    placed = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    placed[...] = array
+    return placed
+
+
 def _main(library: str, calls: str, results: str) -> None:
     spec = importlib.util.spec_from_file_location("emulation", library)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    done = pickle.loads(Path(calls).read_bytes())
-    for seed, call in enumerate(done):
+    done, places = pickle.loads(Path(calls).read_bytes())
+    for seed, (call, place) in enumerate(zip(done, places, strict=True)):
+        call.update({name: _placed(call[name], offset) for name, offset in place.items()})
         module.exit_step(call, seed)
     Path(results).write_bytes(pickle.dumps(done))
 
