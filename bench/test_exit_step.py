@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from eefast.ops import ExitState, Gain, HeadWeights, Keep, Step, implementation
+from eefast.ops.implementations import CUDA_ROWS
 
 CASES = {
     f"{kind} D={d} C={c} B={b}": (kind, d, c, b)
@@ -27,7 +28,6 @@ CASES = {
 EXITS = 12
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32
-CUDA_ROWS = 32  # more than that `cuda` does not take
 IMPLS = ("reference", "triton", "cuda") if DEVICE == "cuda" else ("reference", "cpp")
 
 

@@ -10,7 +10,7 @@ import triton.language as tl
 
 from .pdl import launch_dependents, wait_for_producers
 from .policy import NO_INDEX, reduce_logits, update_state
-from .products import row_start, rows_times_weights, sample_of
+from .products import row_start, rows_of_block, rows_times_weights, sample_of
 
 
 @triton.jit(do_not_specialize=["count", "tiles"])
@@ -41,24 +41,18 @@ def tiles_kernel(
     launch_dependents(PDL)
     tile = tl.program_id(0)
     output = tile * BLOCK_N + tl.arange(0, BLOCK_N)
-    row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
-    valid = row < count
-    sample = sample_of(row, valid, rows)
-    live = valid & (tl.load(exit_layer + sample, mask=valid, other=1) == 0)
+    row, sample, live = rows_of_block(tl.program_id(1), count, rows, exit_layer, BLOCK_R)
     if tl.max(live.to(tl.int32), 0) == 0:
         return
 
-    starts = row_start(hidden, row, sample, valid, positions, row_stride, token_stride)
-    z = rows_times_weights(starts, live, weight, output, classes, width, BLOCK_K, IN_FLOAT32)
-    is_class = output < classes
-    if bias is not None:
-        z += tl.load(bias + output, mask=is_class, other=0.0).to(tl.float32)[None, :]
+    starts = row_start(hidden, row, sample, live, positions, row_stride, token_stride)
+    z = rows_times_weights(starts, live, weight, bias, output, classes, width, BLOCK_K, IN_FLOAT32)
     if logits is not None:
         # Of all running samples: who leaves is not known yet, and a later exit writes them again.
         tl.store(
             logits + sample.to(tl.int64)[:, None] * classes + output[None, :],
             z,
-            mask=live[:, None] & is_class[None, :],
+            mask=live[:, None] & (output < classes)[None, :],
         )
 
     index = tl.broadcast_to(output[None, :], z.shape)

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from .pdl import launch_dependents, wait_for_producers
-from .products import row_start, rows_times_weights, sample_of
+from .products import row_start, rows_of_block, rows_times_weights
 
 
 @triton.jit
@@ -50,17 +50,12 @@ def pooler_kernel(
     wait_for_producers(PDL)
     launch_dependents(PDL)
     output = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)
-    valid = row < count
-    sample = sample_of(row, valid, rows)
-    live = valid & (tl.load(exit_layer + sample, mask=valid, other=1) == 0)
+    row, sample, live = rows_of_block(tl.program_id(1), count, rows, exit_layer, BLOCK_R)
     if tl.max(live.to(tl.int32), 0) == 0:
         return
 
-    starts = row_start(hidden, row, sample, valid, positions, row_stride, token_stride)
-    x = rows_times_weights(starts, live, weight, output, width, width, BLOCK_K, IN_FLOAT32)
-    if bias is not None:
-        x += tl.load(bias + output, mask=output < width, other=0.0).to(tl.float32)[None, :]
+    starts = row_start(hidden, row, sample, live, positions, row_stride, token_stride)
+    x = rows_times_weights(starts, live, weight, bias, output, width, width, BLOCK_K, IN_FLOAT32)
     tl.store(
         pooled + row.to(tl.int64)[:, None] * width + output[None, :],
         tanh(x),

@@ -15,6 +15,16 @@ def sample_of(row, valid, rows):
 
 
 @triton.jit
+def rows_of_block(block, count, rows, exit_layer, BLOCK_R: tl.constexpr):
+    """The rows of a block, their samples, and which of them are running."""
+    row = block * BLOCK_R + tl.arange(0, BLOCK_R)
+    valid = row < count
+    sample = sample_of(row, valid, rows)
+    live = valid & (tl.load(exit_layer + sample, mask=valid, other=1) == 0)
+    return row, sample, live
+
+
+@triton.jit
 def row_start(hidden, row, sample, valid, positions, row_stride, token_stride):
     """Where the vector begins that the head reads of a row."""
     start = hidden + row.to(tl.int64) * row_stride
@@ -28,13 +38,14 @@ def rows_times_weights(
     starts,  # [BLOCK_R] pointers to the rows
     live,  # [BLOCK_R] which of them count
     weight,
+    bias,  # or None
     output,  # [BLOCK_N] rows of `weight`
     outputs,
     width,
     BLOCK_K: tl.constexpr,
     IN_FLOAT32: tl.constexpr,
 ):
-    """starts @ weight[output].T in float32, [BLOCK_R, BLOCK_N].
+    """starts @ weight[output].T + bias[output] in float32, [BLOCK_R, BLOCK_N].
 
     Always a matrix product, for one row too: so a row's result does not depend on its batch. In 16
     bits the tensor cores do it, and the weights' way through memory takes longer than idle lanes.
@@ -58,4 +69,6 @@ def rows_times_weights(
         if IN_FLOAT32:
             x, w = x.to(tl.float32), w.to(tl.float32)
         product = tl.dot(x, w, product, input_precision="ieee")
+    if bias is not None:
+        product += tl.load(bias + output, mask=output < outputs, other=0.0).to(tl.float32)[None, :]
     return product

@@ -40,8 +40,10 @@ class SyncRuntime:
         batch = self._batches.start(plan, hidden, inputs)
         if not samples:
             return batch.state
-        for asked, stage in enumerate(plan.stages, start=1):  # noqa: B007 (used behind the loop)
+        asked = 0
+        for stage in plan.stages:
             batch.run(stage)
+            asked += 1
             if not batch.state.running[stage.exit - 1].item():
                 break
         if stats is not None:

@@ -23,25 +23,16 @@ def exit_step(
     table: Tensor,
     state: ExitState,
     *,
-    exit: int,
-    layer: int,
-    keep: int,
-    gain: int,
-    strict: bool = False,
-    rows: Tensor | None = None,
-    positions: Tensor | None = None,
     seed: int = 0,
     kernel: str | None = None,
+    **step: Any,
 ) -> list[tuple[int, int]]:
     """One exit, threads and blocks in an order drawn from `seed`.
 
-    `kernel` is a text to use instead of exit_step.cuh's. Returns the handles and values of all
-    calls of cudaGraphSetConditional.
+    `step` is as for `prepare`, `kernel` a text to use instead of exit_step.cuh's. Returns the handles
+    and values of all calls of cudaGraphSetConditional.
     """
-    call = prepare(
-        hidden, head, table, state, exit=exit, layer=layer, keep=keep, gain=gain, strict=strict,
-        rows=rows, positions=positions,
-    )  # fmt: skip
+    call = prepare(hidden, head, table, state, **step)
     conditionals = load(kernel).exit_step(call, seed)
     if call["control"][0]:
         raise RuntimeError(f"{call['control'][0]} arrivals are left after the launch")
