@@ -29,8 +29,8 @@ def exit_step(
 ) -> list[tuple[int, int]]:
     """One exit, threads and blocks in an order drawn from `seed`.
 
-    `step` is as for `prepare`, `kernel` a text to use instead of exit_step.cuh's. Returns the handles
-    and values of all calls of cudaGraphSetConditional.
+    `step` is as for `prepare`, `kernel` a text to use instead of exit_step.cuh's. Returns the
+    handles and values of all calls of cudaGraphSetConditional.
     """
     call = prepare(hidden, head, table, state, **step)
     conditionals = load(kernel).exit_step(call, seed)
