@@ -1,12 +1,12 @@
 """Backbones: one small adapter per transformers family, driven layer by layer."""
 
 from eefast.backbones.albert import AlbertBackbone
-from eefast.backbones.base import Backbone, LayerInputs
+from eefast.backbones.base import Backbone, LayerInputs, ModelInputs
 from eefast.backbones.bert import BertBackbone
 from eefast.backbones.distilbert import DistilBertBackbone
 from eefast.backbones.electra import ElectraBackbone
 from eefast.backbones.encoder import EncoderBackbone
-from eefast.backbones.masks import attention_bias
+from eefast.backbones.masks import attention_bias, hides_nothing
 from eefast.backbones.mpnet import MPNetBackbone
 from eefast.backbones.registry import backbone_for, base_model_of, register_backbone
 from eefast.backbones.roberta import RobertaBackbone
@@ -20,9 +20,11 @@ __all__ = [
     "EncoderBackbone",
     "LayerInputs",
     "MPNetBackbone",
+    "ModelInputs",
     "RobertaBackbone",
     "attention_bias",
     "backbone_for",
     "base_model_of",
+    "hides_nothing",
     "register_backbone",
 ]

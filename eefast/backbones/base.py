@@ -28,12 +28,22 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from eefast.backbones.masks import attention_bias
+from eefast.backbones.masks import attention_bias, hides_nothing
+
+
+class ModelInputs(NamedTuple):
+    """What an encoder is called with, in the order of its arguments."""
+
+    input_ids: Tensor | None = None  # (B, T) int64
+    attention_mask: Tensor | None = None  # (B, T); 0 hides a token, anything else shows it
+    token_type_ids: Tensor | None = None  # (B, T) int64; None: all 0
+    position_ids: Tensor | None = None  # (B, T) or (1, T) int64
+    inputs_embeds: Tensor | None = None  # (B, T, E), dtype of the model
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,14 +106,26 @@ class Backbone(abc.ABC):
     ) -> tuple[Tensor, LayerInputs]:
         """The hidden states [B, T, D] before layer 1, and what the layers need beside them.
 
-        On the CPU a mask that hides nothing is dropped. On other devices no tensor is read by the
-        host, so that the call can be captured into a CUDA graph.
+        On the CPU a mask that hides nothing is dropped. On other devices the host reads no tensor.
+
+        Raises:
+            ValueError: as `check`, or an unsupported attention implementation.
+        """
+        inputs = ModelInputs(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        self.check(inputs)
+        if attention_mask is not None and hides_nothing(attention_mask):
+            inputs = inputs._replace(attention_mask=None)
+        return self.embed_unchecked(inputs)
+
+    def check(self, inputs: ModelInputs) -> tuple[int, int]:
+        """The number of samples and of tokens of inputs that the model can take.
 
         Raises:
             ValueError: not exactly one of `input_ids` and `inputs_embeds`; a sequence that is empty
                 or longer than `max_length`; an `attention_mask` of another shape than [B, T]; an
-                argument that the family does not know; an unsupported attention implementation.
+                argument that the family does not know.
         """
+        input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds = inputs
         if inputs_embeds is None:
             if input_ids is None:
                 raise ValueError("input_ids, inputs_embeds: got neither; wanted one of them")
@@ -125,7 +147,17 @@ class Backbone(abc.ABC):
             self._must_take("token_type_ids")
         if position_ids is not None:
             self._must_take("position_ids")
+        return shape[0], length
 
+    def embed_unchecked(self, inputs: ModelInputs) -> tuple[Tensor, LayerInputs]:
+        """As `embed`, of inputs that `check` has passed.
+
+        The host reads no tensor on any device, so that the call can be captured into a CUDA graph.
+
+        Raises:
+            ValueError: an unsupported attention implementation.
+        """
+        input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds = inputs
         hidden = self._embed(input_ids, token_type_ids, position_ids, inputs_embeds)
         return hidden, self._layer_inputs(hidden, attention_mask)
 
@@ -137,7 +169,7 @@ class Backbone(abc.ABC):
         position_ids: Tensor | None,
         inputs_embeds: Tensor | None,
     ) -> Tensor:
-        """The hidden states [B, T, D] before layer 1; `embed` has validated the arguments."""
+        """The hidden states [B, T, D] before layer 1; `check` has validated the arguments."""
 
     def _layer_inputs(self, hidden: Tensor, attention_mask: Tensor | None) -> LayerInputs:
         """What the layers need beside `hidden` [B, T, D], computed once per call."""

@@ -23,8 +23,7 @@ def attention_bias(
 ) -> Tensor | None:
     """What is added to the attention scores: [B, 1, 1, T] in the dtype of `hidden`, or None.
 
-    None where nothing is hidden: without an `attention_mask`, and on the CPU, where looking is
-    cheap, with one that has no zero. On other devices the host reads nothing.
+    None without an `attention_mask`. The host reads nothing.
 
     A sample of padding only attends to nothing: zeros with sdpa, the mean of all tokens with eager,
     as in transformers.
@@ -37,8 +36,13 @@ def attention_bias(
             f"attn_implementation: got '{implementation}'; wanted one of {', '.join(_HIDDEN)} "
             "(model.set_attn_implementation changes it)"
         )
-    if attention_mask is None or (hidden.is_cpu and bool(attention_mask.all())):
+    if attention_mask is None:
         return None
     shown = attention_mask.to(device=hidden.device, dtype=torch.bool)
     bias = hidden.new_zeros(shown.shape)
     return bias.masked_fill_(~shown, _HIDDEN[implementation](hidden.dtype))[:, None, None]
+
+
+def hides_nothing(attention_mask: Tensor) -> bool:
+    """Whether a mask has no zero, as far as that can be told without waiting: on the CPU."""
+    return attention_mask.is_cpu and bool(attention_mask.all())

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from eefast.backbones import attention_bias, backbone_for
+from eefast.backbones import attention_bias, backbone_for, hides_nothing
 
 from .families import (
     GRID,
@@ -50,14 +50,20 @@ def test_every_dtype_of_a_mask(dtype: torch.dtype) -> None:
     assert bias is not None
     assert wanted is not None
     assert torch.equal(bias, wanted)
-    assert attention_bias(torch.ones_like(MASK, dtype=dtype), hidden, "sdpa") is None
+    assert hides_nothing(torch.ones_like(MASK, dtype=dtype))
+    assert not hides_nothing(MASK.to(dtype))
 
 
 def test_none_where_nothing_is_hidden() -> None:
-    hidden = torch.ones(2, 3, 8)
-    assert attention_bias(None, hidden, "sdpa") is None
-    assert attention_bias(torch.ones(2, 3), hidden, "eager") is None
-    assert attention_bias(MASK[:0], hidden[:0], "eager") is None
+    assert attention_bias(None, torch.ones(2, 3, 8), "sdpa") is None
+    assert hides_nothing(MASK[:0])
+    backbone = adapter("bert", "sdpa", torch.float32)
+    _, inputs = backbone.embed(**tokens(), attention_mask=torch.ones(3, 10))
+    assert inputs.mask is None
+
+
+def test_a_mask_that_hides_nothing_is_kept_where_looking_would_wait() -> None:
+    assert not hides_nothing(torch.ones(2, 3, device="meta"))
 
 
 @pytest.mark.parametrize("mask", [None, torch.ones(2, 3), MASK])

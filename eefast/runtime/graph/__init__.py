@@ -1,0 +1,1 @@
+"""The graph runtime, for CUDA: a call is one launch of a graph that decides for itself."""
