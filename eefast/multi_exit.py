@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.utils.generic import ModelOutput
 
-from eefast.backbones import LayerInputs, backbone_for, base_model_of
+from eefast.backbones import backbone_for, base_model_of
 from eefast.heads import ExitHeads, HeadKind
 from eefast.policies import Policy, policy_from_dict
 from eefast.trace import check_labels
@@ -149,25 +149,6 @@ class MultiExitModel(PreTrainedModel):
         description = self.config.policies.get(name)
         return None if description is None else policy_from_dict(description)
 
-    def embed(
-        self,
-        input_ids: Tensor | None,
-        attention_mask: Tensor | None,
-        token_type_ids: Tensor | None,
-        position_ids: Tensor | None,
-        inputs_embeds: Tensor | None,
-    ) -> tuple[Tensor, LayerInputs]:
-        """The hidden states before layer 1, [B, T, D], and what the layers need beside them.
-
-        Token types that tokenizers hand to families without them are left out, as transformers'
-        Trainer does with what a model does not take.
-        """
-        if "token_type_ids" not in self.adapter.takes:
-            token_type_ids = None
-        return self.adapter.embed(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
-        )
-
     def forward(
         self,
         input_ids: Tensor | None = None,  # (B, T)
@@ -185,7 +166,9 @@ class MultiExitModel(PreTrainedModel):
         """
         if labels is not None and self.num_classes > 1:
             check_labels(labels, self.num_classes)
-        hidden, inputs = self.embed(
+        if "token_type_ids" not in self.adapter.takes:
+            token_type_ids = None  # tokenizers give them all the same
+        hidden, inputs = self.adapter.embed(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
         )
         logits: list[Tensor] = []

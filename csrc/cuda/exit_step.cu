@@ -10,6 +10,21 @@
 #endif
 
 namespace eefast::cuda {
+namespace {
+
+__global__ void set_conditional_kernel(const bool* flag, cudaGraphConditionalHandle handle) {
+  cudaGraphSetConditional(handle, *flag);
+}
+
+void check_launch(const char* name) {
+  const cudaError_t error = cudaGetLastError();
+  if (error != cudaSuccess) {
+    throw std::runtime_error(
+        std::string(name) + ": the launch failed: " + cudaGetErrorString(error));
+  }
+}
+
+}  // namespace
 
 void launch(const ExitStep& step, CUstream_st* stream) {
   const auto start = [&](auto* kernel) {
@@ -20,11 +35,12 @@ void launch(const ExitStep& step, CUstream_st* stream) {
     case Dtype::kFloat16: start(exit_step<__half>); break;
     case Dtype::kBFloat16: start(exit_step<__nv_bfloat16>); break;
   }
-  const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) {
-    throw std::runtime_error(
-        std::string("exit_step: the launch failed: ") + cudaGetErrorString(error));
-  }
+  check_launch("exit_step");
+}
+
+void set_conditional(const bool* flag, uint64_t handle, CUstream_st* stream) {
+  set_conditional_kernel<<<1, 1, 0, stream>>>(flag, handle);
+  check_launch("set_conditional");
 }
 
 bool runs_on_current_device() {

@@ -97,6 +97,9 @@ inline bool fits_vectors(const ExitStep& step) {
 // Throws std::runtime_error if the launch fails.
 void launch(const ExitStep& step, CUstream_st* stream);
 
+// Sets a cudaGraphConditionalHandle to a flag on the device. Throws as `launch`.
+void set_conditional(const bool* flag, uint64_t handle, CUstream_st* stream);
+
 // Whether there is a kernel for it among those built, and a driver that takes it.
 bool runs_on_current_device();
 

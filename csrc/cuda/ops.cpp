@@ -1,6 +1,7 @@
 // The torch op of the CUDA implementation, on the stable ABI.
 
 #include <cuda_runtime.h>
+#include <torch/csrc/stable/tensor.h>
 
 #include <array>
 
@@ -115,12 +116,25 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   launch(step, current_stream(device));
 }
 
+// For exit steps that do not set the condition of an IF node themselves.
+void set_conditional_from(const torch::stable::Tensor& flag, int64_t handle) {
+  if (flag.scalar_type() != torch::headeronly::ScalarType::Bool || flag.numel() != 1) {
+    throw std::runtime_error("set_conditional: flag must be one bool");
+  }
+  const int32_t device = flag.get_device_index();
+  const OnDevice guard(device);
+  set_conditional(
+      static_cast<const bool*>(flag.const_data_ptr()), static_cast<uint64_t>(handle),
+      current_stream(device));
+}
+
 }  // namespace
 }  // namespace eefast::cuda
 
 STABLE_TORCH_LIBRARY_FRAGMENT(eefast, m) {
   // Whether the kernel was built for the current device.
   m.def("cuda_runs_here() -> bool");
+  m.def("set_conditional(Tensor flag, int handle) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(eefast, CompositeExplicitAutograd, m) {
@@ -130,4 +144,5 @@ STABLE_TORCH_LIBRARY_IMPL(eefast, CompositeExplicitAutograd, m) {
 STABLE_TORCH_LIBRARY_IMPL(eefast, CUDA, m) {
   // Schema and fake are defined in Python, once for all implementations.
   m.impl("exit_step.cuda", &eefast::cuda::exit_step);
+  m.impl("set_conditional", TORCH_BOX(&eefast::cuda::set_conditional_from));
 }

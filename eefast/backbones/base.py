@@ -80,6 +80,7 @@ class Backbone(abc.ABC):
         num_layers: L; layers are numbered from 1 to L.
         hidden_size: D.
         max_length: the longest sequence that the model takes, or None for any length.
+        padding_token: the token that fills up short sequences.
         takes: which of `token_type_ids` and `position_ids` the family knows.
     """
 
@@ -95,6 +96,7 @@ class Backbone(abc.ABC):
         self.num_layers: int = config.num_hidden_layers
         self.hidden_size: int = config.hidden_size
         self.max_length: int | None = getattr(config, "max_position_embeddings", None)
+        self.padding_token: int = getattr(config, "pad_token_id", None) or 0
 
     def embed(
         self,

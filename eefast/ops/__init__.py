@@ -1,9 +1,10 @@
 """Ops: each has its schema, validation, dispatch and a reference implementation."""
 
+from eefast.ops._native import has_cuda
 from eefast.ops.exit_step import exit_step
-from eefast.ops.implementations import Impl, implementation
+from eefast.ops.implementations import Impl, implementation, sets_conditionals
 from eefast.ops.recurrence import Gain, Keep, Signals, advance, reached, signals
-from eefast.ops.state import ExitState, HeadWeights
+from eefast.ops.state import ExitState, HeadWeights, PackedState
 from eefast.ops.step import Step
 
 __all__ = [
@@ -12,11 +13,14 @@ __all__ = [
     "HeadWeights",
     "Impl",
     "Keep",
+    "PackedState",
     "Signals",
     "Step",
     "advance",
     "exit_step",
+    "has_cuda",
     "implementation",
     "reached",
+    "sets_conditionals",
     "signals",
 ]

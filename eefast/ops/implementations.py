@@ -114,6 +114,11 @@ def implementation(
     return _OPS[impl]
 
 
+def sets_conditionals(op: Callable[..., None]) -> bool:
+    """Whether an overload sets the conditional handle that it finds in `ExitState.control`."""
+    return op is _OPS["cuda"]
+
+
 def _default(device: torch.device, rows: int | None, classes: int | None) -> Impl:
     if device.type == "cpu":
         return "cpp"

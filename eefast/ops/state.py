@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -50,14 +51,49 @@ class ExitState(NamedTuple):
         if device == "cpu" and classes is not None and _native.AVAILABLE:
             # Five torch functions take 40 us longer when the caches are cold.
             return cls(*torch.ops.eefast.exit_state.default(samples, classes, exits))
-        full, f32, i32 = torch.full, torch.float32, torch.int32
-        return cls(
-            full((samples,), 0.0, dtype=f32, device=device),
-            full((samples,), NO_PREDICTION, dtype=i32, device=device),
-            full((samples,), 0, dtype=i32, device=device),
-            None if classes is None else full((samples, classes), 0.0, dtype=f32, device=device),
-            full((exits,), False, dtype=torch.bool, device=device),
-            None
-            if torch.device(device).type == "cpu"
-            else full((exits, 2), 0, dtype=torch.int64, device=device),
+        packed = PackedState(samples, classes, exits, device)
+        packed.start()
+        return packed.state
+
+
+class PackedState:
+    """An `ExitState` in one block of memory: a GPU starts it with two launches, copies it with one.
+
+    Args:
+        samples, classes, exits, device: as for `ExitState.start`; nothing is initialised yet.
+    """
+
+    def __init__(
+        self, samples: int, classes: int | None, exits: int, device: torch.device | str
+    ) -> None:
+        self._shape = samples, classes, exits
+        words = [samples * (classes or 0), samples, samples, samples, -(-exits // 4)]
+        # Each part begins where 16 bytes do: Triton compiles another kernel for those that don't.
+        *self._offsets, total = itertools.accumulate((-(-n // 4) * 4 for n in words), initial=0)
+        self._words = torch.empty(total, dtype=torch.int32, device=device)
+        control = None
+        if torch.device(device).type != "cpu":
+            # Not a part: between calls its counters are 0, and its handles stay.
+            control = torch.zeros(exits, 2, dtype=torch.int64, device=device)
+        self.state = self._of(self._words, control)
+
+    def start(self) -> None:
+        """Make it the state before the first exit."""
+        self._words.zero_()
+        self.state.prediction.fill_(NO_PREDICTION)
+
+    def copy(self) -> ExitState:
+        """A copy, without `control`."""
+        return self._of(self._words.clone(), None)
+
+    def _of(self, words: Tensor, control: Tensor | None) -> ExitState:
+        (n, c, exits), floats, one = self._shape, words.view(torch.float32), (1,)
+        logits, score, prediction, exit_layer, running = self._offsets
+        return ExitState(
+            floats.as_strided((n,), one, score),
+            words.as_strided((n,), one, prediction),
+            words.as_strided((n,), one, exit_layer),
+            None if c is None else floats.as_strided((n, c), (c, 1), logits),
+            words.view(torch.bool).as_strided((exits,), one, 4 * running),
+            control,
         )

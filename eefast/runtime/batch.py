@@ -8,7 +8,7 @@ from functools import cache
 
 from torch import Tensor
 
-from eefast.backbones import Backbone, LayerInputs
+from eefast.backbones import Backbone, LayerInputs, ModelInputs
 from eefast.multi_exit import MultiExitModel
 from eefast.ops import ExitState, Impl, implementation
 from eefast.runtime.plan import Plan, Stage
@@ -66,13 +66,15 @@ class Batches:
             lambda rows: implementation(impl, device, dtype, rows=rows, classes=classes)
         )
 
-    def start(self, plan: Plan, hidden: Tensor, inputs: LayerInputs) -> Batch:
+    def start(self, plan: Plan, inputs: ModelInputs) -> Batch:
         """A batch before layer 1.
 
         Raises:
-            ValueError: the implementation asked for does not take so many rows.
+            ValueError: inputs that the backbone cannot take, or more rows than the implementation
+                asked for takes.
         """
+        hidden, layer_inputs = self._backbone.embed(*inputs)
         self._exit_step_for(len(hidden))  # at the door, not behind the first layers
         device = "cpu" if hidden.is_cpu else hidden.device
         state = ExitState.start(len(hidden), self._num_classes, len(plan.table), device)
-        return Batch(self._backbone, self._exit_step_for, plan.table, state, hidden, inputs)
+        return Batch(self._backbone, self._exit_step_for, plan.table, state, hidden, layer_inputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,10 +14,12 @@ from torch import Tensor
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
+from eefast.backbones import ModelInputs
 from eefast.multi_exit import MultiExitConfig, MultiExitModel
-from eefast.ops import ExitState, Impl
+from eefast.ops import ExitState, Impl, implementation
 from eefast.policies import Policy, policy_class
 from eefast.runtime.direct import DirectRuntime
+from eefast.runtime.graph import GraphRuntime
 from eefast.runtime.plan import Plan
 from eefast.runtime.runahead import RunAheadRuntime
 from eefast.runtime.stats import RuntimeStats
@@ -25,12 +27,13 @@ from eefast.runtime.sync import SyncRuntime
 from eefast.trace import check_labels
 from eefast.training import task_loss
 
-Runtime = Literal["auto", "direct", "sync", "runahead"]
+Runtime = Literal["auto", "direct", "sync", "runahead", "graph"]
 
-_RUNTIMES: dict[str, type[DirectRuntime | SyncRuntime | RunAheadRuntime]] = {
+_RUNTIMES: dict[str, type[DirectRuntime | SyncRuntime | RunAheadRuntime | GraphRuntime]] = {
     "direct": DirectRuntime,
     "sync": SyncRuntime,
     "runahead": RunAheadRuntime,
+    "graph": GraphRuntime,
 }
 _DEFAULT_RUNTIME = {"cpu": "direct", "cuda": "runahead"}
 
@@ -86,16 +89,23 @@ class CompiledModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
 
-    def __init__(self, model: MultiExitModel, policy: Policy, runtime: str, impl: Impl) -> None:
+    def __init__(
+        self,
+        model: MultiExitModel,
+        policy: Policy,
+        runtime: Runtime,
+        impl: Impl,
+        options: Mapping[str, Any],
+    ) -> None:
         super().__init__(model.config)
         self.model = model
-        self.runtime = runtime
         self.impl = impl
-        self._runtime = _RUNTIMES[runtime](model, impl)
+        self._asked = runtime, dict(options)
+        self._start_runtime()
         self.policy = policy
         self.stats: RuntimeStats | None = None
         # Looked up once: attributes of modules and configs go through Python code.
-        self._embed = model.embed
+        self._takes_token_types = "token_type_ids" in model.adapter.takes
         self._is_training: Callable[[], bool] = lambda: model.training
         self._return_dict = model.config.return_dict
         self.train(False)
@@ -141,17 +151,34 @@ class CompiledModel(PreTrainedModel):
             check_labels(labels, self.model.num_classes)
         if self._is_training():
             raise RuntimeError("the model is in training mode, with dropout; call model.eval()")
-        plan = self._plan
-        hidden, inputs = self._embed(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
-        )
-        state = self._runtime.run(plan, hidden, inputs, self.stats)
+        if not self._takes_token_types:
+            token_type_ids = None  # tokenizers give them all the same
+        inputs = ModelInputs(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        state = self._runtime.run(self._plan, inputs, self.stats)
         assert state.logits is not None  # runtimes give them
         loss = None if labels is None else task_loss(state.logits, labels)
         output = EarlyExitOutput.of(state, loss)
         if return_dict is None:
             return_dict = self._return_dict
         return output if return_dict else output.to_tuple()
+
+    @torch.inference_mode()
+    def warm_up(self, shapes: Iterable[tuple[int, int]]) -> None:
+        """Have the work of the first calls done beforehand: kernels compiled, graphs captured.
+
+        One call per shape, on padding tokens; it is not counted in `stats`. With runtime "graph"
+        that captures the whole model, whatever the policy; others run until the policy stops.
+
+        Args:
+            shapes: (samples, tokens) of calls to come, with `input_ids`.
+
+        Raises:
+            ValueError, RuntimeError: as the call would.
+        """
+        padding = self.model.adapter.padding_token
+        for samples, tokens in shapes:
+            ids = torch.full((samples, tokens), padding, device=self.device)
+            self._runtime.run(self._plan, ModelInputs(ids))
 
     def train(self, mode: bool = True) -> CompiledModel:
         """Only `train(False)`, which is `eval()`: a compiled model is for inference.
@@ -178,17 +205,27 @@ class CompiledModel(PreTrainedModel):
         raise TypeError("load MultiExitModel.from_pretrained(...) and call eefast.compile on it")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CompiledModel:
-        # to(), half() and their like make new weights; the plan holds the old ones.
+        # to(), half() and their like make new weights; the plan holds the old ones, and the runtime
+        # was made for the old device and precision. What does not fit is refused before that.
+        moved = fn(torch.empty(0, dtype=self.dtype, device=self.device))
+        _runtime_for(self._asked[0], moved.device, self._asked[1])
+        implementation(self.impl, moved.device, moved.dtype, classes=self.model.num_classes)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._start_runtime()
         table = self.policy_table
         self.policy = self.policy
         self.policy_table.copy_(table)
         return self
 
+    def _start_runtime(self) -> None:
+        runtime, options = self._asked
+        self.runtime = _runtime_for(runtime, self.model.device, options)
+        self._runtime = _RUNTIMES[self.runtime](self.model, self.impl, **options)
+
     def __reduce__(self) -> Any:
         # Copies and pickles are compiled anew: kernels are not data, and the copy's plan must
         # hold the weights of the copy.
-        return CompiledModel, (self.model, self.policy, self.runtime, self.impl)
+        return CompiledModel, (self.model, self.policy, self._asked[0], self.impl, self._asked[1])
 
 
 def compile(
@@ -198,6 +235,7 @@ def compile(
     runtime: Runtime = "auto",
     impl: Impl = "auto",
     dtype: torch.dtype | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> CompiledModel:
     """Make a multi-exit model fast: a drop-in that stops where the policy says so.
 
@@ -207,13 +245,17 @@ def compile(
         policy: a policy, or the name of one: the calibrated policy stored with the model under
             that name, otherwise the setting of the policy's paper, with a warning.
         runtime: how layers and exit steps are driven: "direct" (CPU) reads each decision at once,
-            "runahead" (CUDA) enqueues the next layers meanwhile, "sync" (any device) waits for each
-            as the papers' code does; "auto" is "direct" on the CPU and "runahead" on CUDA.
+            "runahead" (CUDA) enqueues the next layers meanwhile, "graph" (CUDA) captures the whole
+            model with its decisions, once per shape, and "sync" (any device) waits for each as the
+            papers' code does; "auto" is "direct" on the CPU and "runahead" on CUDA.
         impl: implementation of the exit step (see `eefast.ops.exit_step`).
         dtype: run a copy of the model in this precision; None: the model as it is.
+        options: of the runtime: `depth` for "runahead" (see `RunAheadRuntime`), `length_buckets`,
+            `memory_limit`, `nodes` and `back_end` for "graph" (see `GraphRuntime`).
 
     Raises:
-        TypeError: the model has no exits, or a precision that `impl` does not take.
+        TypeError: the model has no exits, a precision that `impl` does not take, or an option that
+            the runtime does not have.
         ValueError: an unknown policy, runtime or implementation, or one that does not fit.
         RuntimeError: the implementation is not built here.
     """
@@ -223,18 +265,8 @@ def compile(
             "without exits gets them from eefast.attach_exits(model), a saved one is loaded with "
             "eefast.MultiExitModel.from_pretrained"
         )
-    if runtime == "auto":
-        if model.device.type not in _DEFAULT_RUNTIME:
-            raise ValueError(
-                f"there is no runtime for device {model.device} yet; there is one for "
-                f"{sorted(_DEFAULT_RUNTIME)}"
-            )
-        runtime = _DEFAULT_RUNTIME[model.device.type]  # type: ignore[assignment]
-    if runtime not in _RUNTIMES:
-        raise ValueError(f"runtime must be 'auto' or one of {sorted(_RUNTIMES)}, got {runtime!r}")
-    wanted = _RUNTIMES[runtime].device_type
-    if wanted is not None and model.device.type != wanted:
-        raise ValueError(f"runtime {runtime!r} runs on {wanted!r}, the model is on {model.device}")
+    options = dict(options or {})
+    _runtime_for(runtime, model.device, options)
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise TypeError(f"dtype must be a torch.dtype such as torch.bfloat16, got {dtype!r}")
     if isinstance(policy, str):
@@ -242,7 +274,29 @@ def compile(
     if dtype is not None and dtype != model.dtype:
         model = copy.deepcopy(model)
         model.to(dtype)  # type: ignore[arg-type]
-    return CompiledModel(model, policy, runtime, impl)
+    return CompiledModel(model, policy, runtime, impl, options)
+
+
+def _runtime_for(runtime: str, device: torch.device, options: Mapping[str, Any]) -> str:
+    """The name of the runtime, if there is one that fits the device and has these options."""
+    if runtime == "auto":
+        if device.type not in _DEFAULT_RUNTIME:
+            raise ValueError(
+                f"there is no runtime for device {device} yet; there is one for "
+                f"{sorted(_DEFAULT_RUNTIME)}"
+            )
+        runtime = _DEFAULT_RUNTIME[device.type]
+    if runtime not in _RUNTIMES:
+        raise ValueError(f"runtime must be 'auto' or one of {sorted(_RUNTIMES)}, got {runtime!r}")
+    wanted, known = _RUNTIMES[runtime].device_type, _RUNTIMES[runtime].options
+    if wanted is not None and device.type != wanted:
+        raise ValueError(f"runtime {runtime!r} runs on {wanted!r}, the model is on {device}")
+    unknown = sorted(options.keys() - known)
+    if unknown:
+        raise TypeError(
+            f"runtime {runtime!r} got unknown options {unknown}; it has {sorted(known)}"
+        )
+    return runtime
 
 
 def _named_policy(name: str, model: MultiExitModel) -> Policy:

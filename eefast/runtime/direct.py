@@ -6,11 +6,13 @@ Reading it through a numpy view costs 50 ns, where a tensor's `.item()` costs te
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from eefast.backbones import LayerInputs
+from eefast.backbones import ModelInputs
 from eefast.multi_exit import MultiExitModel
 from eefast.ops import ExitState, Impl, implementation
 from eefast.runtime.plan import Plan
@@ -35,23 +37,25 @@ class DirectRuntime:
     """
 
     device_type = "cpu"
+    options: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, model: MultiExitModel, impl: Impl) -> None:
         self._backbone = model.adapter
         self._num_classes = model.num_classes
         self._exit_step = implementation(impl, self.device_type, model.dtype)
 
-    def run(
-        self, plan: Plan, hidden: Tensor, inputs: LayerInputs, stats: RuntimeStats | None = None
-    ) -> ExitState:
-        """All layers that somebody needs, from the embeddings on.
+    def run(self, plan: Plan, inputs: ModelInputs, stats: RuntimeStats | None = None) -> ExitState:
+        """The embeddings and all layers that somebody needs.
 
         Args:
             plan: the policy's plan for this model.
-            hidden: [B, T, D], before layer 1.
-            inputs: what the layers need beside the hidden states.
+            inputs: what the model is called with.
             stats: gets one entry, if given.
+
+        Raises:
+            ValueError: inputs that the backbone cannot take.
         """
+        hidden, layer_inputs = self._backbone.embed(*inputs)
         samples = len(hidden)
         state = ExitState.start(samples, self._num_classes, len(plan.table))
         if not samples:
@@ -61,7 +65,7 @@ class DirectRuntime:
         run_layer, last = self._backbone.layer, plan.stages[-1]
         for stage in plan.stages:
             for layer in stage.layers:
-                hidden = run_layer(layer, hidden, inputs)
+                hidden = run_layer(layer, hidden, layer_inputs)
             readout = self._backbone.readout(hidden)
             self._exit_step(readout, None, *stage.head, plan.table, rows, stage.step, *state)
             if stage is last or not state.running.numpy()[stage.exit - 1]:
@@ -72,7 +76,8 @@ class DirectRuntime:
                 stay = np.flatnonzero(of_rows == 0)
                 if _regrouping_pays(len(hidden), len(stay)):
                     index = torch.from_numpy(stay)
-                    hidden, inputs = hidden.index_select(0, index), inputs.select(index)
+                    hidden = hidden.index_select(0, index)
+                    layer_inputs = layer_inputs.select(index)
                     rows = index if rows is None else rows[index]
                     regroupings += 1
         if stats is not None:

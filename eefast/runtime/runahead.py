@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from eefast.backbones import LayerInputs
+from eefast.backbones import ModelInputs
 from eefast.multi_exit import MultiExitModel
 from eefast.ops import ExitState, Impl
 from eefast.runtime.batch import Batches
@@ -77,6 +77,7 @@ class RunAheadRuntime:
     """
 
     device_type = "cuda"
+    options: ClassVar[frozenset[str]] = frozenset({"depth"})
 
     def __init__(
         self,
@@ -91,23 +92,23 @@ class RunAheadRuntime:
         self._depth = depth
         self._new_queue = new_queue
 
-    def run(
-        self, plan: Plan, hidden: Tensor, inputs: LayerInputs, stats: RuntimeStats | None = None
-    ) -> ExitState:
-        """All layers that somebody needs, from the embeddings on, and at most `depth` stages more.
+    def run(self, plan: Plan, inputs: ModelInputs, stats: RuntimeStats | None = None) -> ExitState:
+        """The embeddings, all layers that somebody needs, and at most `depth` stages more.
 
         Args:
             plan: the policy's plan for this model.
-            hidden: [B, T, D], before layer 1.
-            inputs: what the layers need beside the hidden states.
+            inputs: what the model is called with.
             stats: gets one entry, if given.
+
+        Raises:
+            ValueError: inputs that the backbone cannot take.
         """
-        samples, tokens, _ = hidden.shape
-        batch = self._batches.start(plan, hidden, inputs)
+        batch = self._batches.start(plan, inputs)
+        samples, tokens, _ = batch.hidden.shape
         if not samples:
             return batch.state
         last = len(plan.stages) - 1
-        queue = self._new_queue(last, samples, hidden.device)  # about the last nobody asks
+        queue = self._new_queue(last, samples, batch.hidden.device)  # about the last nobody asks
         news = _News(queue, self._depth)
         rows = np.arange(samples)
         enqueued = regroupings = 0

@@ -15,7 +15,8 @@ class CallStats(NamedTuple):
     exit_steps: int
     host_syncs: int  # times the host waited for the device before it went on
     regroupings: int  # times rows whose sample had left were dropped from the batch
-    kernel_launches: int | None = None  # where the runtime knows: its layers are PyTorch's affair
+    # Made by the host, a graph being one; None where that is PyTorch's affair.
+    kernel_launches: int | None = None
 
 
 class RuntimeStats:

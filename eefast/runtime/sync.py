@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import ClassVar
 
-from eefast.backbones import LayerInputs
+from eefast.backbones import ModelInputs
 from eefast.multi_exit import MultiExitModel
 from eefast.ops import ExitState, Impl
 from eefast.runtime.batch import Batches
@@ -21,23 +21,24 @@ class SyncRuntime:
     """
 
     device_type = None  # any
+    options: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, model: MultiExitModel, impl: Impl) -> None:
         self._batches = Batches(model, impl)
 
-    def run(
-        self, plan: Plan, hidden: Tensor, inputs: LayerInputs, stats: RuntimeStats | None = None
-    ) -> ExitState:
-        """All layers that somebody needs, from the embeddings on.
+    def run(self, plan: Plan, inputs: ModelInputs, stats: RuntimeStats | None = None) -> ExitState:
+        """The embeddings and all layers that somebody needs.
 
         Args:
             plan: the policy's plan for this model.
-            hidden: [B, T, D], before layer 1.
-            inputs: what the layers need beside the hidden states.
+            inputs: what the model is called with.
             stats: gets one entry, if given.
+
+        Raises:
+            ValueError: inputs that the backbone cannot take.
         """
-        samples = len(hidden)
-        batch = self._batches.start(plan, hidden, inputs)
+        batch = self._batches.start(plan, inputs)
+        samples = len(batch.hidden)
         if not samples:
             return batch.state
         asked = 0

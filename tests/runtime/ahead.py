@@ -1,10 +1,12 @@
 """One call of the run-ahead runtime on a stand-in for a GPU, and what it should give."""
 
 from functools import cache
+from unittest.mock import patch
 
 import torch
 
 from eefast import RuntimeStats, record_trace, simulate
+from eefast.backbones import ModelInputs
 from eefast.policies import Confidence
 from eefast.runtime.plan import Plan
 from eefast.runtime.runahead import RunAheadRuntime
@@ -58,11 +60,13 @@ class Call:
     @torch.inference_mode()
     def run(self):
         given = {name: value[self.rows] for name, value in inputs_of(*self.exits).items()}
-        hidden, inputs = self.model.embed(
-            given["input_ids"], given["attention_mask"], None, None, None
-        )
-        with Questions() as questions:
-            self.state = self._runtime.run(self.plan, hidden, inputs, self.stats)
+        inputs = ModelInputs(**given)
+        # What hides nothing, the CPU looks up; no GPU would.
+        with (
+            patch("eefast.backbones.base.hides_nothing", lambda mask: False),
+            Questions() as questions,
+        ):
+            self.state = self._runtime.run(self.plan, inputs, self.stats)
         self.questions = questions.count
         self.waits = self.queue.waits  # before anybody reads stats, which may wait
         return self

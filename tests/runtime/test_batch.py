@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from eefast.backbones import ModelInputs
 from eefast.policies import Never
 from eefast.runtime.batch import Batches
 from eefast.runtime.plan import Plan
@@ -33,9 +34,7 @@ def asked(monkeypatch):
 
 @torch.inference_mode()
 def started(batches, model, samples):
-    hidden, inputs = model.embed(**inputs_for(model, samples), token_type_ids=None,
-                                 position_ids=None, inputs_embeds=None)  # fmt: skip
-    return batches.start(Plan.make(Never(), model), hidden, inputs)
+    return batches.start(Plan.make(Never(), model), ModelInputs(**inputs_for(model, samples)))
 
 
 def test_the_exit_step_follows_the_number_of_rows(model, asked):

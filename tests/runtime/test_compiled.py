@@ -162,7 +162,7 @@ def test_weights_changed_in_place_or_moved_are_the_ones_used(model):
         model.heads.classifiers[0].weight.zero_()
         model.heads.classifiers[0].bias.copy_(torch.tensor([0.0, 5.0, 0.0]))
     assert fast(**inputs).prediction.tolist() == [1] * 4
-    fast.to(torch.float64).to(torch.float32)  # makes new weights
+    fast.to(torch.bfloat16).to(torch.float32)  # makes new weights
     with torch.no_grad():
         model.heads.classifiers[0].bias.copy_(torch.tensor([5.0, 0.0, 0.0]))
     assert fast(**inputs).prediction.tolist() == [0] * 4

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eefast.backbones import ModelInputs
 from eefast.policies import BEEM, Budgeted, Confidence, Never
 from eefast.runtime.plan import Plan
 from eefast.runtime.runahead import TOKENS_THAT_FILL, RunAheadRuntime, _regrouping_pays
@@ -174,9 +175,8 @@ def test_several_threads_may_call_one_runtime_at_once(monkeypatch, lags, threads
         for number in range(12):  # of few sizes, and of different samples each time
             first, size = 7 * number + thread, (1, 1, 5, SAMPLES)[number % 4]
             rows = [(first + i) % SAMPLES for i in range(size)]
-            batch = [value[rows] for value in inputs_of(*EVERY).values()]
-            embedded = model.embed(*batch, None, None, None)
-            results.append((rows, runtime.run(plan, *embedded)))
+            batch = {name: value[rows] for name, value in inputs_of(*EVERY).items()}
+            results.append((rows, runtime.run(plan, ModelInputs(**batch))))
         return results
 
     with StandIn(lags) as device, ThreadPoolExecutor(threads) as pool:

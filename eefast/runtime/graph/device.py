@@ -44,6 +44,11 @@ class Capture(abc.ABC):
     def turn(self) -> AbstractContextManager[None]:
         """Work enqueued inside comes after that of all earlier turns, whatever their streams."""
 
+    @property
+    @abc.abstractmethod
+    def reserved_bytes(self) -> int:
+        """The device memory that the tensors made inside `recording` hold."""
+
     @abc.abstractmethod
     def close(self) -> None:
         """Wait until the last turn's work is done, and give the memory back."""
@@ -59,7 +64,3 @@ class GraphDevice(abc.ABC):
     @abc.abstractmethod
     def capture(self) -> Capture:
         """A new, empty capture."""
-
-    @abc.abstractmethod
-    def reserved_bytes(self) -> int:
-        """The device memory that this process holds."""

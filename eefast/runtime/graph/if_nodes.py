@@ -6,12 +6,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from eefast.ops import has_cuda
+
+try:
+    from cuda.bindings import runtime as cudart
+except ImportError:
+    cudart = None
+
+
+def torch_has_if_nodes() -> bool:
+    """Whether this PyTorch makes IF nodes: 2.13 and newer, built for CUDA."""
+    return hasattr(torch.cuda.CUDAGraph, "begin_capture_to_if_node")
 
 
 @contextmanager
 def torch_if_node(graph: Any, flag: Tensor) -> Iterator[None]:
-    """PyTorch's own calls (2.13 and newer): a kernel reads `flag`, the node stands behind it.
+    """A node by PyTorch: a kernel of its own reads the flag, the node stands behind it.
 
     Args:
         graph: the torch.cuda.CUDAGraph that is being captured.
@@ -22,3 +35,101 @@ def torch_if_node(graph: Any, flag: Tensor) -> Iterator[None]:
         yield
     finally:
         graph.end_capture_to_conditional_node()
+
+
+class BindingsIfNodes:
+    """The nodes of one graph, by CUDA's own functions through the package cuda-bindings.
+
+    Where the exit step sets the condition itself, there is no kernel that reads the flag.
+    """
+
+    def __init__(self) -> None:
+        self._to_tell: list[tuple[Tensor, int]] = []
+
+    @staticmethod
+    def missing() -> str | None:
+        """What is wanted for this and not there, or None."""
+        if cudart is None:
+            return "the package cuda-bindings, of the CUDA that torch is built with"
+        if not has_cuda():
+            return "eefast's extension built with CUDA"
+        return None
+
+    @contextmanager
+    def node(self, flag: Tensor, handle: Tensor | None) -> Iterator[None]:
+        """What is captured inside is the node's body; see `Capture.only_if`."""
+        stream = torch.cuda.current_stream(flag.device)
+        graph, *_ = _captured_so_far(stream)
+        # Whatever an earlier launch has left, the condition is false until somebody sets it.
+        flags = cudart.cudaGraphConditionalHandleFlags
+        condition = _checked(
+            cudart.cudaGraphConditionalHandleCreate(graph, 0, flags.cudaGraphCondAssignDefault)
+        )
+        if handle is None:
+            torch.ops.eefast.set_conditional(flag, _signed(int(condition)))
+        else:
+            self._to_tell.append((handle, _signed(int(condition))))
+
+        graph, behind, edges = _captured_so_far(stream)
+        node = cudart.cudaGraphNodeParams()
+        node.type = cudart.cudaGraphNodeType.cudaGraphNodeTypeConditional
+        node.conditional.handle = condition
+        node.conditional.type = cudart.cudaGraphConditionalNodeType.cudaGraphCondTypeIf
+        node.conditional.size = 1
+        added = _checked(_function("cudaGraphAddNode")(graph, behind, edges, len(behind), node))
+        how = cudart.cudaStreamUpdateCaptureDependenciesFlags.cudaStreamSetCaptureDependencies
+        _checked(
+            _function("cudaStreamUpdateCaptureDependencies")(
+                stream.cuda_stream, [added], None, 1, how
+            )
+        )
+        inside = torch.cuda.Stream(flag.device)
+        _checked(
+            cudart.cudaStreamBeginCaptureToGraph(
+                inside.cuda_stream,
+                node.conditional.phGraph_out[0],
+                None,
+                None,
+                0,
+                cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal,
+            )
+        )
+        try:
+            with torch.cuda.stream(inside):
+                yield
+        finally:
+            _checked(cudart.cudaStreamEndCapture(inside.cuda_stream))
+
+    def tell_handles(self) -> None:
+        """Write the handles where the exit steps look for them; after the capture."""
+        for handle, number in self._to_tell:
+            handle.fill_(number)
+
+
+def _captured_so_far(stream: torch.cuda.Stream) -> tuple[Any, list[Any], list[Any]]:
+    """The graph that a stream is capturing into, and the nodes and edges its next node follows."""
+    _, _, graph, nodes, edges, _ = _checked(
+        _function("cudaStreamGetCaptureInfo")(stream.cuda_stream)
+    )
+    return graph, nodes, edges
+
+
+def _function(name: str) -> Any:
+    """The version of a function that knows edges: CUDA 12 numbers it, CUDA 13 has no other."""
+    for version in ("_v3", "_v2", ""):
+        if hasattr(cudart, name + version):
+            return getattr(cudart, name + version)
+    raise AttributeError(name)
+
+
+def _checked(result: tuple[Any, ...]) -> Any:
+    """What a function of CUDA has given: nothing, one value or a tuple."""
+    error, *values = result
+    if error != cudart.cudaError_t.cudaSuccess:
+        raise RuntimeError(f"CUDA: {cudart.cudaGetErrorString(error)[1]}")
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def _signed(number: int) -> int:
+    """An unsigned number of 64 bits as a tensor of int64 holds it."""
+    return number - (1 << 64) if number >= 1 << 63 else number

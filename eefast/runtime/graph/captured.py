@@ -1,0 +1,133 @@
+"""`CapturedCall`: the calls of one shape, captured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import Literal
+
+from eefast.backbones import Backbone, ModelInputs
+from eefast.ops import ExitState, PackedState, sets_conditionals
+from eefast.runtime.batch import Batch
+from eefast.runtime.graph.capturable import Capturable, not_capturable
+from eefast.runtime.graph.device import GraphDevice
+from eefast.runtime.graph.static_inputs import StaticInputs
+from eefast.runtime.plan import Plan, Stage
+
+Nodes = Literal["nested", "flat"]
+"""Where the IF node of a stage stands: inside that of the stage before, or behind it."""
+
+
+class CapturedCall:
+    """Everything that a call of one shape does on the device, recorded once.
+
+        start the state, embed, stage 1
+        IF somebody runs after exit 1: stage 2
+            IF somebody runs after exit 2: stage 3
+                ...
+
+    It reads buffers of its own, the policy table among them, and its results are copied out of its
+    state, so that what a call returns stays what it is. The layers' own weights are read where they
+    are: changed in place, they are seen; replaced, they are not.
+
+    Args:
+        device: records and replays.
+        backbone: drives the layers.
+        exit_step: the op for `len(inputs)` rows.
+        plan: its stages are recorded; its table is not.
+        classes: C.
+        inputs: buffers, already holding inputs that the warm-up can run on.
+        nodes: see `Nodes`.
+
+    Raises:
+        RuntimeError: something in the layers cannot be captured; the message says what.
+    """
+
+    def __init__(
+        self,
+        device: GraphDevice,
+        backbone: Backbone,
+        exit_step: Callable[..., None],
+        plan: Plan,
+        classes: int,
+        inputs: StaticInputs,
+        nodes: Nodes,
+    ) -> None:
+        self._backbone = backbone
+        self._exit_step = exit_step
+        self._stages = plan.stages
+        self._inputs = inputs
+        self._nested = nodes == "nested"
+        mask = inputs.tensors.attention_mask
+        assert mask is not None
+        self._table = plan.table.clone()
+        self._state = PackedState(len(mask), classes, len(plan.table), mask.device)
+        self._place = ""  # where in the model what is issued belongs
+        self._capture = device.capture()
+        try:
+            with device.warming_up():
+                with Capturable(lambda: self._place):
+                    self._issue(None)
+                self._issue(None)  # compiled layers compile only where nobody watches
+            try:
+                with self._capture.recording():
+                    self._issue(self._node)
+            except RuntimeError as error:
+                raise not_capturable(self._place, str(error)) from error
+        except BaseException:
+            self._capture.close()
+            raise
+
+    def run(self, plan: Plan, inputs: ModelInputs, length: int) -> tuple[ExitState, int]:
+        """Enqueue one call. Gives its results, which the device may still be working on, and the
+        number of launches that it took.
+
+        Args:
+            plan: of the stages recorded; its table is the one in force.
+            inputs: of the shape recorded, and of `length` tokens.
+            length: up to the recorded one.
+        """
+        with self._capture.turn():
+            copies = self._inputs.write(inputs, length)
+            self._table.copy_(plan.table)
+            self._capture.replay()
+            return self._state.copy(), copies + 3
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Device memory of the recorded work; the buffers are small beside it."""
+        return self._capture.reserved_bytes
+
+    def close(self) -> None:
+        """Wait for the last call and give the memory back."""
+        self._capture.close()
+
+    def _issue(self, node: Callable[[Stage], AbstractContextManager[None]] | None) -> None:
+        """The whole model, all stages; with `node`, each but the first inside a node."""
+        self._place = "the embeddings"
+        self._state.start()
+        hidden, inputs = self._backbone.embed_unchecked(self._inputs.tensors)
+        batch = Batch(
+            self._backbone,
+            lambda _: self._exit_step,
+            self._table,
+            self._state.state,
+            hidden,
+            inputs,
+        )
+        with ExitStack() as nodes:
+            for before, stage in zip((None, *self._stages), self._stages, strict=False):
+                self._place = f"layers {stage.layers.start} to {stage.layers.stop - 1}"
+                if before is not None and node is not None:
+                    if not self._nested:
+                        nodes.close()
+                    nodes.enter_context(node(before))
+                batch.run(stage)
+
+    def _node(self, before: Stage) -> AbstractContextManager[None]:
+        """The node of what is to be done if anybody runs after a stage."""
+        state, row = self._state.state, before.exit - 1
+        handle = None
+        if state.control is not None and sets_conditionals(self._exit_step):
+            handle = state.control[row, 1]
+        return self._capture.only_if(state.running[row], handle)

@@ -1,0 +1,184 @@
+"""The graph runtime, for CUDA: one launch per call, and no decision on the host."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from functools import partial
+from typing import ClassVar, get_args
+
+from eefast.backbones import ModelInputs
+from eefast.multi_exit import MultiExitModel
+from eefast.ops import ExitState, Impl, implementation
+from eefast.runtime.graph.buckets import LengthBuckets
+from eefast.runtime.graph.captured import CapturedCall, Nodes
+from eefast.runtime.graph.cuda import BackEnd, CudaGraphDevice
+from eefast.runtime.graph.device import GraphDevice
+from eefast.runtime.graph.static_inputs import StaticInputs
+from eefast.runtime.plan import Plan
+from eefast.runtime.stats import CallStats, RuntimeStats
+
+
+class GraphRuntime:
+    """Captures the whole model once per shape into a CUDA graph that decides for itself.
+
+    A shape is a number of samples and a length bucket, to which sequences are padded. A shape is
+    captured when it is first met, which takes as long as some dozens of calls; `warm_up` does it
+    beforehand. The shapes used longest ago are given up when all together hold more than
+    `memory_limit`.
+
+    Every layer after the first exit stands in an IF node whose condition the exit before has given.
+    In `nested` nodes, each stage stands inside the node of the stage before: after the last sample
+    has left nothing more is looked at, so a call costs what its exit costs. In `flat` nodes, one
+    behind another, every later node is still asked. Nested is the default for that reason; no GPU
+    has compared them.
+
+    Samples that have left stay in the batch, untouched, until the last one leaves: a captured shape
+    cannot shrink.
+
+    Calls of several threads and streams take turns.
+
+    Args:
+        model: on a CUDA device.
+        impl: implementation of the exit step, not "reference".
+        length_buckets: ascending lengths to pad to; None: powers of two and what lies half-way.
+        memory_limit: bytes of device memory that captured shapes may hold together.
+        nodes: "nested" or "flat".
+        back_end: how IF nodes are made: "torch" (2.13 or newer), "bindings" (the package
+            cuda-bindings), or "auto", the first of them that is there.
+        device: records and replays, in the place of the model's CUDA device.
+
+    Raises:
+        ValueError: unknown nodes, back end or buckets, or an implementation that does not fit.
+        TypeError, RuntimeError: as `eefast.ops.implementation`; this torch, CUDA or driver has no
+            IF nodes.
+    """
+
+    device_type = "cuda"
+    options: ClassVar[frozenset[str]] = frozenset(
+        {"length_buckets", "memory_limit", "nodes", "back_end"}
+    )
+
+    def __init__(
+        self,
+        model: MultiExitModel,
+        impl: Impl,
+        length_buckets: Sequence[int] | None = None,
+        memory_limit: int = 1 << 30,
+        nodes: Nodes = "nested",
+        back_end: BackEnd = "auto",
+        device: GraphDevice | None = None,
+    ) -> None:
+        if nodes not in get_args(Nodes):
+            raise ValueError(f"nodes must be one of {get_args(Nodes)}, got {nodes!r}")
+        if impl == "reference":
+            raise ValueError(
+                "impl='reference' cannot be captured into a CUDA graph, because it looks who is "
+                "running; 'triton' and 'cuda' can"
+            )
+        implementation(impl, model.device, model.dtype, classes=model.num_classes)
+        self._model = model
+        self._backbone = model.adapter
+        self._impl = impl
+        self._buckets = LengthBuckets(length_buckets, self._backbone.max_length)
+        self._memory_limit = memory_limit
+        self._nodes = nodes
+        self._device = device or CudaGraphDevice(model.device, back_end)
+        self._lock = threading.Lock()
+        self._captured: OrderedDict[Hashable, CapturedCall] = OrderedDict()  # used last comes last
+        self._layout: tuple[Plan | None, Hashable] = (None, None)
+
+    def run(self, plan: Plan, inputs: ModelInputs, stats: RuntimeStats | None = None) -> ExitState:
+        """One call; its shape is captured first, unless it has been.
+
+        Args:
+            plan: the policy's plan for this model.
+            inputs: what the model is called with, on its device.
+            stats: gets one entry, if given.
+
+        Raises:
+            ValueError: inputs that the backbone or the buckets cannot take, or on another device.
+            RuntimeError: layers that cannot be captured, or that need more than `memory_limit`.
+        """
+        samples, length = self._backbone.check(inputs)
+        for name, tensor in zip(inputs._fields, inputs, strict=True):
+            if tensor is not None and tensor.device != self._model.device:
+                raise ValueError(f"{name}: got device {tensor.device}; wanted {self._model.device}")
+        if not samples:
+            return ExitState.start(0, self._model.num_classes, len(plan.table), self._model.device)
+        with self._lock:
+            call = self._call_for(plan, inputs, samples, length)
+            state, launches = call.run(plan, inputs, length)
+        if stats is not None:
+            stats.add(partial(_count, plan, state, launches))
+        return state
+
+    def _call_for(self, plan: Plan, inputs: ModelInputs, samples: int, length: int) -> CapturedCall:
+        bucket, embeds = self._buckets.bucket(length), inputs.inputs_embeds
+        key = (
+            self._layout_of(plan),
+            samples,
+            bucket,
+            inputs.position_ids is not None,
+            None if embeds is None else (embeds.shape[2], embeds.dtype),
+        )
+        call = self._captured.get(key)
+        if call is None:
+            call = self._capture(plan, inputs, samples, length, bucket)
+            self._captured[key] = call
+            self._make_room()
+        self._captured.move_to_end(key)
+        return call
+
+    def _capture(
+        self, plan: Plan, inputs: ModelInputs, samples: int, length: int, bucket: int
+    ) -> CapturedCall:
+        model = self._model
+        buffers = StaticInputs(
+            inputs,
+            bucket,
+            token_types="token_type_ids" in self._backbone.takes,
+            padding=self._backbone.padding_token,
+            device=model.device,
+        )
+        buffers.write(inputs, length)
+        exit_step = implementation(
+            self._impl, model.device, model.dtype, rows=samples, classes=model.num_classes
+        )
+        return CapturedCall(
+            self._device, self._backbone, exit_step, plan, model.num_classes, buffers, self._nodes
+        )
+
+    def _make_room(self) -> None:
+        """Give up the shapes used longest ago, until what is left fits; the newest must fit."""
+        while sum(call.reserved_bytes for call in self._captured.values()) > self._memory_limit:
+            _, call = self._captured.popitem(last=False)
+            needed = call.reserved_bytes
+            call.close()
+            if not self._captured:
+                raise RuntimeError(
+                    f"this shape needs {needed} bytes of device memory, memory_limit is "
+                    f"{self._memory_limit}; give more, or call with fewer samples or tokens"
+                )
+
+    def _layout_of(self, plan: Plan) -> Hashable:
+        """All that a capture takes from a plan and its model, but for numbers in memory."""
+        known, layout = self._layout
+        if known is not plan:
+            tensors = (*self._model.parameters(), *self._model.buffers())
+            layout = (
+                tuple((stage.layers, stage.exit, stage.step) for stage in plan.stages),
+                plan.table.shape,
+                self._model.backbone.config._attn_implementation,
+                tuple(map(id, self._model.modules())),
+                tuple(tensor.data_ptr() for tensor in tensors),
+            )
+            self._layout = (plan, layout)
+        return layout
+
+
+def _count(plan: Plan, state: ExitState, launches: int) -> CallStats:
+    last = int(state.exit_layer.max())
+    steps = sum(stage.layers.stop - 1 <= last for stage in plan.stages)
+    return CallStats(len(state.exit_layer), last, 0, steps, 0, 0, launches)
