@@ -1,6 +1,5 @@
 """The runtimes on a real GPU, where a hidden synchronisation is an error."""
 
-import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -8,65 +7,14 @@ import torch
 
 from eefast import RuntimeStats, compile
 from eefast.ops import implementation
-from eefast.policies import BEEM, PABEE, Budgeted, Confidence, Entropy, Never
-from tests.models import inputs_for, tiny_model
+from eefast.policies import Confidence, Never
+from tests.gpu.calls import HALF_A_SECOND, POLICIES, call, check, no_synchronisation, to_gpu
+from tests.models import inputs_for
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-
-POLICIES = [
-    BEEM.cost(4, [0.2, 0.5, 0.9, 0.0]),
-    PABEE(1),
-    Entropy(0.5),
-    Confidence(0.6),
-    Confidence(0.0),
-    Budgeted(2),
-    Never(),
-]
-# float32 on both sides, summed in another order.
-TOLERANCE = dict(atol=1e-3, rtol=1e-3)
-HALF_A_SECOND = 10**9  # cycles, at 2 GHz; what the tests need is much more than a call takes
-
-
-@pytest.fixture(scope="module")
-def on_cpu():
-    return tiny_model()
-
-
-@pytest.fixture(scope="module")
-def on_gpu():
-    return tiny_model().to("cuda")  # of the same seed
-
-
-def to_gpu(inputs):
-    return {name: value.cuda() for name, value in inputs.items()}
-
-
-@contextlib.contextmanager
-def no_synchronisation():
-    """PyTorch raises wherever it would wait for the GPU; waiting for an event is not flagged."""
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-def call(fast, inputs):
-    """The output of the second call: the first may compile kernels and fill allocators."""
-    fast(**inputs)
-    with no_synchronisation():
-        return fast(**inputs)
-
-
-def check(out, wanted):
-    assert out.exit_layer.tolist() == wanted.exit_layer.tolist()
-    assert out.prediction.tolist() == wanted.prediction.tolist()
-    torch.testing.assert_close(out.logits.cpu(), wanted.logits, **TOLERANCE)
-    torch.testing.assert_close(out.score.cpu(), wanted.score, **TOLERANCE)
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)

@@ -58,47 +58,36 @@ class BindingsIfNodes:
     @contextmanager
     def node(self, flag: Tensor, handle: Tensor | None) -> Iterator[None]:
         """What is captured inside is the node's body; see `Capture.only_if`."""
-        stream = torch.cuda.current_stream(flag.device)
-        graph, *_ = _captured_so_far(stream)
+        stream, inside = torch.cuda.current_stream(flag.device), torch.cuda.Stream(flag.device)
+        graph, _ = _captured_so_far(stream)
         # Whatever an earlier launch has left, the condition is false until somebody sets it.
-        flags = cudart.cudaGraphConditionalHandleFlags
-        condition = _checked(
-            cudart.cudaGraphConditionalHandleCreate(graph, 0, flags.cudaGraphCondAssignDefault)
-        )
+        default = cudart.cudaGraphConditionalHandleFlags.cudaGraphCondAssignDefault
+        condition = _call("cudaGraphConditionalHandleCreate", graph, 0, default)
         if handle is None:
             torch.ops.eefast.set_conditional(flag, _signed(int(condition)))
         else:
             self._to_tell.append((handle, _signed(int(condition))))
 
-        graph, behind, edges = _captured_so_far(stream)
         node = cudart.cudaGraphNodeParams()
         node.type = cudart.cudaGraphNodeType.cudaGraphNodeTypeConditional
         node.conditional.handle = condition
         node.conditional.type = cudart.cudaGraphConditionalNodeType.cudaGraphCondTypeIf
         node.conditional.size = 1
-        added = _checked(_function("cudaGraphAddNode")(graph, behind, edges, len(behind), node))
+        graph, behind = _captured_so_far(stream)
+        # Without edge data the node waits for all of them to be done, which is what is wanted.
+        added = _call("cudaGraphAddNode", graph, behind, None, len(behind), node)
         how = cudart.cudaStreamUpdateCaptureDependenciesFlags.cudaStreamSetCaptureDependencies
-        _checked(
-            _function("cudaStreamUpdateCaptureDependencies")(
-                stream.cuda_stream, [added], None, 1, how
-            )
-        )
-        inside = torch.cuda.Stream(flag.device)
-        _checked(
-            cudart.cudaStreamBeginCaptureToGraph(
-                inside.cuda_stream,
-                node.conditional.phGraph_out[0],
-                None,
-                None,
-                0,
-                cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal,
-            )
-        )
+        at = stream.cuda_stream
+        _call("cudaStreamUpdateCaptureDependencies", at, [added], None, 1, how)
+
+        body, at = node.conditional.phGraph_out[0], inside.cuda_stream
+        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        _call("cudaStreamBeginCaptureToGraph", at, body, None, None, 0, mode)
         try:
             with torch.cuda.stream(inside):
                 yield
         finally:
-            _checked(cudart.cudaStreamEndCapture(inside.cuda_stream))
+            _call("cudaStreamEndCapture", at)
 
     def tell_handles(self) -> None:
         """Write the handles where the exit steps look for them; after the capture."""
@@ -106,27 +95,21 @@ class BindingsIfNodes:
             handle.fill_(number)
 
 
-def _captured_so_far(stream: torch.cuda.Stream) -> tuple[Any, list[Any], list[Any]]:
-    """The graph that a stream is capturing into, and the nodes and edges its next node follows."""
-    _, _, graph, nodes, edges, _ = _checked(
-        _function("cudaStreamGetCaptureInfo")(stream.cuda_stream)
-    )
-    return graph, nodes, edges
+def _captured_so_far(stream: torch.cuda.Stream) -> tuple[Any, list[Any]]:
+    """The graph that a stream is capturing into, and the nodes that its next node comes behind."""
+    _, _, graph, nodes, _, _ = _call("cudaStreamGetCaptureInfo", stream.cuda_stream)
+    return graph, nodes
 
 
-def _function(name: str) -> Any:
-    """The version of a function that knows edges: CUDA 12 numbers it, CUDA 13 has no other."""
-    for version in ("_v3", "_v2", ""):
-        if hasattr(cudart, name + version):
-            return getattr(cudart, name + version)
-    raise AttributeError(name)
+def _call(name: str, *args: Any) -> Any:
+    """What a function of CUDA gives: nothing, one value or a tuple.
 
-
-def _checked(result: tuple[Any, ...]) -> Any:
-    """What a function of CUDA has given: nothing, one value or a tuple."""
-    error, *values = result
+    Of functions with versions, the newest: it knows edges. CUDA 12 numbers it, CUDA 13 does not.
+    """
+    versions = (getattr(cudart, name + version, None) for version in ("_v3", "_v2", ""))
+    error, *values = next(filter(None, versions))(*args)
     if error != cudart.cudaError_t.cudaSuccess:
-        raise RuntimeError(f"CUDA: {cudart.cudaGetErrorString(error)[1]}")
+        raise RuntimeError(f"{name}: {cudart.cudaGetErrorString(error)[1].decode()}")
     return values[0] if len(values) == 1 else tuple(values)
 
 

@@ -19,6 +19,10 @@ from eefast.runtime.graph.static_inputs import StaticInputs
 from eefast.runtime.plan import Plan
 from eefast.runtime.stats import CallStats, RuntimeStats
 
+NESTED_NODES = 30
+"""The most nested nodes. Each is captured on a stream of its own while all around it are open, and
+PyTorch has 32 streams, one of them that of the capture itself."""
+
 
 class GraphRuntime:
     """Captures the whole model once per shape into a CUDA graph that decides for itself.
@@ -98,7 +102,8 @@ class GraphRuntime:
             stats: gets one entry, if given.
 
         Raises:
-            ValueError: inputs that the backbone or the buckets cannot take, or on another device.
+            ValueError: inputs that the backbone or the buckets cannot take, or on another device;
+                more exits than nodes can nest.
             RuntimeError: layers that cannot be captured, or that need more than `memory_limit`.
         """
         samples, length = self._backbone.check(inputs)
@@ -135,6 +140,11 @@ class GraphRuntime:
         self, plan: Plan, inputs: ModelInputs, samples: int, length: int, bucket: int
     ) -> CapturedCall:
         model = self._model
+        if self._nodes == "nested" and len(plan.stages) - 1 > NESTED_NODES:
+            raise ValueError(
+                f"nodes='nested' takes up to {NESTED_NODES + 1} exits, the policy uses "
+                f"{len(plan.stages)}; options={{'nodes': 'flat'}} takes any number"
+            )
         buffers = StaticInputs(
             inputs,
             bucket,

@@ -1,0 +1,177 @@
+"""The graph runtime on a real GPU."""
+
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from eefast import RuntimeStats, attach_exits, compile
+from eefast.ops import implementation
+from eefast.policies import Confidence, Never
+from eefast.runtime.graph.cuda import chosen_back_end
+from tests.backbones.families import FAMILIES, model_of
+from tests.gpu.calls import HALF_A_SECOND, POLICIES, call, check, no_synchronisation, to_gpu
+from tests.models import inputs_for, tiny_model
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+MIXED = Confidence(0.6)
+
+
+def graph(model, policy=MIXED, **options):
+    impl, dtype = options.pop("impl", "auto"), options.pop("dtype", None)
+    return compile(model, policy, runtime="graph", impl=impl, dtype=dtype, options=options)
+
+
+def captured(fast):
+    return list(fast._runtime._captured)
+
+
+@pytest.mark.parametrize("nodes", ["nested", "flat"])
+@pytest.mark.parametrize("policy", POLICIES, ids=repr)
+@pytest.mark.parametrize("samples", [1, 8, 40])  # 40: more than impl="cuda" takes
+def test_it_answers_as_the_cpu_and_never_synchronises(on_cpu, on_gpu, policy, samples, nodes):
+    inputs = inputs_for(on_cpu, samples, padded=True)
+    fast = graph(on_gpu, policy, nodes=nodes)
+    check(call(fast, to_gpu(inputs)), compile(on_cpu, policy)(**inputs))
+
+
+@pytest.mark.parametrize("nodes", ["nested", "flat"])
+@pytest.mark.parametrize("back_end", ["torch", "bindings"])
+@pytest.mark.parametrize("impl", ["cuda", "triton"])
+def test_each_way_to_make_a_node(on_cpu, on_gpu, impl, back_end, nodes):
+    try:
+        implementation(impl, "cuda", torch.float32)
+        chosen_back_end(back_end)
+    except RuntimeError as not_there:
+        pytest.skip(str(not_there))
+    fast = graph(on_gpu, impl=impl, back_end=back_end, nodes=nodes)
+    for seed in range(4):
+        inputs = inputs_for(on_cpu, 6, seed=seed, padded=True)
+        check(call(fast, to_gpu(inputs)), compile(on_cpu, MIXED)(**inputs))
+    assert len(captured(fast)) == 1
+
+
+def test_new_inputs_lengths_and_thresholds_need_no_new_capture(on_cpu, on_gpu):
+    fast, on_host = graph(on_gpu), compile(on_cpu, MIXED)
+    for length, threshold in [(12, 0.6), (5, 0.6), (16, 0.6), (3, 0.9), (12, 0.0), (12, 2.0)]:
+        fast.policy = on_host.policy = Confidence(threshold)
+        inputs = inputs_for(on_cpu, 8, length, seed=length, padded=True)
+        check(call(fast, to_gpu(inputs)), on_host(**inputs))
+        fast.policy_table[:, 1] = on_host.policy_table[:, 1] = 0.7
+        check(call(fast, to_gpu(inputs)), on_host(**inputs))
+    assert len(captured(fast)) == 1
+
+
+def test_shapes_given_up_are_captured_again(on_cpu, on_gpu):
+    fast, on_host = graph(on_gpu), compile(on_cpu, MIXED)
+    batches = [inputs_for(on_cpu, samples, padded=True) for samples in (1, 2, 3)]
+    fast(**to_gpu(batches[0]))
+    (shape,) = fast._runtime._captured.values()
+    assert shape.reserved_bytes > 0
+    fast._runtime._memory_limit = int(2.5 * shape.reserved_bytes)
+    for _ in range(2):
+        for inputs in batches:
+            check(fast(**to_gpu(inputs)), on_host(**inputs))
+            assert len(captured(fast)) <= 2
+
+
+def test_results_are_copies(on_cpu, on_gpu):
+    fast, first, second = graph(on_gpu), inputs_for(on_cpu, 4), inputs_for(on_cpu, 4, seed=1)
+    out = fast(**to_gpu(first))
+    fast(**to_gpu(second))
+    check(out, compile(on_cpu, MIXED)(**first))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_in_every_precision(family, dtype):
+    torch.manual_seed(0)
+    model = attach_exits(copy.deepcopy(model_of(family, "sdpa", torch.float32)), num_labels=3)
+    model = model.eval().to("cuda", dtype)
+    inputs = to_gpu(inputs_for(model, 6, padded=True))
+    for policy in (Never(), Confidence(0.0)):
+        fast = graph(model, policy)
+        wanted = compile(model, policy, runtime="sync")(**inputs)
+        out = call(fast, inputs)
+        assert torch.equal(out.exit_layer, wanted.exit_layer)
+        # The same kernels, but for padding to the bucket and another order of sums.
+        tolerance = 1e-4 if dtype == torch.float32 else 32 * torch.finfo(dtype).eps
+        torch.testing.assert_close(out.logits, wanted.logits, atol=tolerance, rtol=tolerance)
+
+
+def test_compiled_layers(on_cpu):
+    model = tiny_model().to("cuda")
+    for layer in model.backbone.encoder.layer:
+        layer.compile()
+    fast = graph(model)
+    for seed in range(3):
+        inputs = inputs_for(on_cpu, 8, seed=seed, padded=True)
+        check(call(fast, to_gpu(inputs)), compile(on_cpu, MIXED)(**inputs))
+
+
+def test_layers_that_cannot_be_captured_are_refused_by_name(on_cpu, on_gpu, monkeypatch):
+    inputs, layer = inputs_for(on_cpu, 4), on_gpu.adapter.layer
+    fast = graph(on_gpu)
+
+    def asking(index, hidden, layer_inputs):
+        if index == 3:
+            hidden.sum().item()
+        return layer(index, hidden, layer_inputs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(on_gpu.adapter, "layer", asking)
+        with pytest.raises(RuntimeError, match=r"layers 3 to 3.*_local_scalar_dense"):
+            fast(**to_gpu(inputs))
+    assert not captured(fast)
+    check(call(fast, to_gpu(inputs)), compile(on_cpu, MIXED)(**inputs))
+
+
+def test_the_result_is_returned_while_the_gpu_is_busy(on_gpu):
+    fast, inputs = graph(on_gpu, Never()), to_gpu(inputs_for(on_gpu, 4))
+    fast(**inputs)
+    with no_synchronisation():
+        torch.cuda._sleep(HALF_A_SECOND)
+        out = fast(**inputs)
+        assert not torch.cuda.current_stream().query()
+    assert out.exit_layer.tolist() == [4] * 4
+
+
+def test_counting(on_gpu):
+    fast, inputs = graph(on_gpu, Confidence(0.0)), to_gpu(inputs_for(on_gpu, 4))
+    fast(**inputs)
+    fast.stats = RuntimeStats()
+    with no_synchronisation():
+        fast(**inputs)
+    (stats,) = fast.stats.calls
+    assert (stats.layers_run, stats.layers_wasted, stats.exit_steps, stats.host_syncs) == (
+        1,
+        0,
+        1,
+        0,
+    )
+
+
+@pytest.mark.parametrize("own_streams", [False, True])
+def test_threads_may_call_one_model_at_once(on_cpu, on_gpu, own_streams):
+    fast = graph(on_gpu)
+    batches = [inputs_for(on_cpu, 1 + seed % 3, seed=seed, padded=True) for seed in range(9)]
+    wanted = [compile(on_cpu, MIXED)(**batch) for batch in batches]
+    on_device = [to_gpu(batch) for batch in batches]
+    torch.cuda.synchronize()
+
+    def work(_):  # shapes are captured here, while others call
+        stream = torch.cuda.Stream() if own_streams else torch.cuda.current_stream()
+        with torch.cuda.stream(stream):
+            outs = [fast(**batch) for batch in on_device * 4]
+        stream.synchronize()
+        return outs
+
+    with ThreadPoolExecutor(3) as pool:
+        for outs in pool.map(work, range(3)):
+            for out, want in zip(outs, wanted * 4, strict=True):
+                check(out, want)
