@@ -1,0 +1,84 @@
+"""`Driver`: the smallest graph runtime that is right, in pieces that a test can get wrong."""
+
+import torch
+
+from eefast.backbones import ModelInputs
+from eefast.multi_exit import MultiExitModel
+from eefast.ops import ExitState, implementation
+from eefast.policies import Policy
+from eefast.runtime.plan import Plan
+from eefast.runtime.sync import SyncRuntime
+from tests.runtime.graph_stand_in import StandInDevice
+
+
+@torch.inference_mode()
+def eager(model: MultiExitModel, policy: Policy, inputs: dict) -> ExitState:
+    """The same call, layer by layer, with a question after every exit."""
+    hidden, layer_inputs = model.adapter.embed_unchecked(ModelInputs(**inputs))
+    return SyncRuntime(model, "cpp").run(Plan.make(policy, model), hidden, layer_inputs)
+
+
+class Driver:
+    """One graph for inputs of one shape: all that comes after an exit is in that exit's IF node."""
+
+    def __init__(self, model, policy, inputs, device=None, impl="cpp"):
+        self.model, self.plan = model, Plan.make(policy, model)
+        self.device = device or StandInDevice()
+        self.exit_step = implementation(impl, "cpu", model.dtype)
+        with torch.inference_mode():
+            self.static = {name: torch.zeros_like(value) for name, value in inputs.items()}
+            samples = len(inputs["input_ids"])
+            self.state = ExitState.start(samples, model.num_classes, len(self.plan.table))
+            self.capture = self.device.capture()
+            with self.device.warming_up():
+                self.model.adapter.embed_unchecked(ModelInputs(**self.static))
+            with self.capture.recording():
+                self.record()
+
+    def record(self):
+        self.reset()
+        hidden, layer_inputs = self.embed()
+        self.from_stage(0, hidden, layer_inputs)
+
+    def reset(self):
+        self.state.score.zero_()
+        self.state.prediction.fill_(-1)
+        for cleared in (self.state.exit_layer, self.state.logits, self.state.running):
+            cleared.zero_()
+
+    def embed(self):
+        return self.model.adapter.embed_unchecked(ModelInputs(**self.static))
+
+    def from_stage(self, number, hidden, layer_inputs):
+        hidden = self.layers(number, hidden, layer_inputs)
+        self.exit(number, hidden)
+        if number + 1 < len(self.plan.stages):
+            with self.capture.only_if(self.flag(number)):
+                self.from_stage(number + 1, hidden, layer_inputs)
+
+    def layers(self, number, hidden, layer_inputs):
+        for layer in self.plan.stages[number].layers:
+            hidden = self.model.adapter.layer(layer, hidden, layer_inputs)
+        return hidden
+
+    def exit(self, number, hidden):
+        stage = self.plan.stages[number]
+        readout = self.model.adapter.readout(hidden)
+        self.exit_step(readout, None, *stage.head, self.plan.table, None, stage.step, *self.state)
+
+    def flag(self, number):
+        return self.state.running[self.plan.stages[number].exit - 1]
+
+    @torch.inference_mode()
+    def __call__(self, inputs):
+        with self.capture.turn():
+            self.fill(inputs)
+            self.capture.replay()
+            return self.result()
+
+    def fill(self, inputs):
+        for name, value in inputs.items():
+            self.static[name].copy_(value)
+
+    def result(self):
+        return ExitState(*(part if part is None else part.clone() for part in self.state))
