@@ -30,6 +30,11 @@ _WRITES_ONLY = {
     *("index_copy_", "index_put_", "_index_put_impl_", "scatter_"),
     *("bernoulli_", "normal_", "random_", "uniform_"),
 }
+FORM_ONLY = {
+    # They ask a tensor for its shape and dtype.
+    *("empty_like", "full_like", "ones_like", "rand_like", "randn_like", "zeros_like"),
+    *("new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros"),
+}
 _MAY_BE_UNWRITTEN = {"eefast::exit_step": {"logits"}}  # by the op's contract, of running samples
 
 
@@ -52,6 +57,7 @@ class Stale(GraphError):  # noqa: N818
 class _Thread(threading.local):
     graph: Any = None  # the one that captures
     busy = False  # with the stand-in's own work, which nobody watches
+    sets_number = False  # x[...] = 1 is under way
 
 
 THREAD = _Thread()
@@ -166,7 +172,7 @@ class Access(NamedTuple):
             if written:
                 writes += tensors
             only = argument.is_out or name in _WRITES_ONLY or argument.name in spared
-            if not (written and only):
+            if not (written and only) and name not in FORM_ONLY:
                 reads += tensors
         views = any(
             made.alias_info is not None and not made.alias_info.is_write for made in schema.returns
@@ -217,7 +223,12 @@ class _Functions(TorchFunctionMode):
                 THREAD.graph.refuse(f"{name}: the host reads a value")
             for memory in memories_of(tensors_in(args, kwargs)):
                 memory.check_readable(name)
-        return func(*args, **(kwargs or {}))
+        before = THREAD.sets_number
+        THREAD.sets_number = name == "__setitem__" and not isinstance(args[2], Tensor)
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            THREAD.sets_number = before
 
 
 def watch() -> AbstractContextManager[Any]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 from tests.runtime.graph_memory import (
+    FORM_ONLY,
     OWNED,
     THREAD,
     Access,
@@ -26,6 +27,7 @@ from tests.runtime.graph_memory import (
 _ROOM = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided", "empty_permuted")
 _INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
 _OF_OTHER_OPS = torch._C.DispatchKey.CompositeExplicitAutograd
+_NUMBER = torch.ops.aten.scalar_tensor.default
 _MOVING = ("set_", "resize_", "resize_as_")
 
 
@@ -189,6 +191,10 @@ class StandInGraph:
             with mode:
                 return func._op_dk(_OF_OTHER_OPS, *args, **kwargs)
         with unwatched():
+            if THREAD.sets_number and _name(func) == "lift_fresh" and not args[0].dim():
+                # What x[0] = 1 does on the CPU; for a GPU the number is an argument of a kernel.
+                number, dtype = args[0].item(), args[0].dtype
+                func, args, kwargs = _NUMBER, (number,), {"dtype": dtype}
             self._check(func, args, kwargs)
             return self._record(func, args, kwargs)
 
@@ -202,7 +208,7 @@ class StandInGraph:
                 self.refuse(f"{func} with a mask: the host reads how many elements it selects")
         elif torch.Tag.dynamic_output_shape in func.tags:
             self.refuse(f"{func}: the host reads how many elements there are")
-        if name == "lift_fresh":
+        if name == "lift_fresh":  # torch.tensor, from_numpy, a list as an index
             self.refuse(f"{func}: values are copied from the host, which waits for it")
         if name in _MOVING:
             self.refuse(f"{func}: a recorded tensor would get other memory")
@@ -216,6 +222,8 @@ class StandInGraph:
         met: dict[int, Memory] = {}
         views = tree_map_only(Tensor, lambda given: self._view(given, name, met), (args, kwargs))
         results, theirs, doubles = _rehearse(func, *views)
+        if _name(func) in FORM_ONLY:
+            views = doubles
         shown = tensors_in(results)
         writes = any(a.alias_info is not None and a.alias_info.is_write for a in _arguments(func))
         if shown and not writes and all(address_of(made) in theirs for made in shown):
@@ -231,8 +239,9 @@ class StandInGraph:
         if _name(func) not in _ROOM:
             made = [_View.of(t, own[a]) if (a := address_of(t)) in own else None for t in shown]
             self._open[-1].append(_Op(func, *views, made))
-            self._others.update(met)
-        given = dict(zip(map(id, doubles), tensors_in(args, kwargs), strict=True))
+            if views is not doubles:
+                self._others.update(met)
+        given = dict(zip(map(id, tensors_in(doubles)), tensors_in(args, kwargs), strict=True))
 
         def as_given(made: Tensor) -> Tensor:
             memory = theirs.get(address_of(made))
@@ -301,7 +310,7 @@ def _draws(func: Any, args: tuple, kwargs: dict) -> bool:
     return given.get("dropout_p") != 0 and given.get("train") is not False
 
 
-def _rehearse(func: Any, args: tuple, kwargs: dict) -> tuple[Any, dict, list[Tensor]]:
+def _rehearse(func: Any, args: tuple, kwargs: dict) -> tuple[Any, dict[int, Memory], tuple]:
     """What an op returns for arguments of this form, values aside.
 
     Zeros are good for indices, ones for divisors.
@@ -311,19 +320,17 @@ def _rehearse(func: Any, args: tuple, kwargs: dict) -> tuple[Any, dict, list[Ten
     """
     for value in (0, 1):
         storages: dict[Memory, torch.UntypedStorage] = {}
-        doubles: list[Tensor] = []
 
-        def double(view: _View, storages=storages, doubles=doubles, value=value) -> Tensor:
+        def double(view: _View, storages=storages, value=value) -> Tensor:
             if view.memory not in storages:
                 elements = -(-view.memory.nbytes // view.dtype.itemsize)
                 values = torch.full((elements,), value, dtype=view.dtype)
                 storages[view.memory] = values.untyped_storage()
-            doubles.append(view.tensor(storages[view.memory]))
-            return doubles[-1]
+            return view.tensor(storages[view.memory])
 
-        args_, kwargs_ = tree_map_only(_View, double, (args, kwargs))
+        doubles = tree_map_only(_View, double, (args, kwargs))
         try:
-            results = func(*args_, **kwargs_)
+            results = func(*doubles[0], **doubles[1])
         except (RuntimeError, ZeroDivisionError):
             if value:
                 raise

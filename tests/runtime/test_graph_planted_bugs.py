@@ -39,6 +39,7 @@ def same(ours, theirs):
     return all(a is b or torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+@cache
 def wanted():
     return [eager(model(), MIXED, inputs) for inputs in samples()]
 
