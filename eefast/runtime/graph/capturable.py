@@ -36,6 +36,10 @@ class Capturable(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        with self:  # in inference mode, operators made of others arrive whole
+            out = func.decompose(*args, **kwargs)
+        if out is not NotImplemented:
+            return out
         reason = _reason_against(func, args, kwargs)
         if reason is not None:
             raise not_capturable(self._place(), f"{func} {reason}")

@@ -26,10 +26,12 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("inference", [False, True])
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused(name):
+def test_refused(name, inference):
     operation, message = REFUSED[name]
     with (
+        torch.inference_mode(inference),
         Capturable(lambda: "layers 2 to 3"),
         pytest.raises(RuntimeError, match=f"layers 2 to 3: cannot be captured.*{message}"),
     ):
@@ -47,9 +49,10 @@ ALLOWED = {
 }
 
 
+@pytest.mark.parametrize("inference", [False, True])
 @pytest.mark.parametrize("name", ALLOWED)
-def test_allowed(name):
-    with Capturable(lambda: "the embeddings"):
+def test_allowed(name, inference):
+    with torch.inference_mode(inference), Capturable(lambda: "the embeddings"):
         got = ALLOWED[name]()
     assert torch.equal(got, ALLOWED[name]())
 

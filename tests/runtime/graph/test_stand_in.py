@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.runtime.graph_stand_in import (
+from tests.runtime.graph.stand_in import (
     GraphError,
     Refused,
     Stale,
@@ -476,7 +476,7 @@ def test_a_write_outside_of_the_graph_counts_until_the_next_replay(device):
         made.sum()
 
 
-@pytest.mark.parametrize("name", set(READS) & {"clone", "copy_", "linear", "add_", "stack"})
+@pytest.mark.parametrize("name", ["clone", "copy_", "linear", "add_", "stack"])
 def test_the_graph_itself_cannot_read_it(device, x, name):
     flag = torch.zeros((), dtype=torch.bool)
 
@@ -636,11 +636,10 @@ def test_turns_watch_in_every_thread(x):
 def test_counts(device, x):
     captures = [recorded(device, lambda _: x * 2)[0] for _ in range(3)]
     size = x.nbytes
-    assert (device.opened, device.closed, device.reserved_bytes()) == (3, 0, 3 * size)
-    device.other_bytes = 1000
+    assert (device.opened, device.closed, device.reserved_bytes) == (3, 0, 3 * size)
     captures[1].close()
     captures[1].close()
-    assert (device.opened, device.closed, device.reserved_bytes()) == (3, 1, 1000 + 2 * size)
+    assert (device.opened, device.closed, device.reserved_bytes) == (3, 1, 2 * size)
     replay(captures[0])
     replay(captures[2])
     assert (device.replays, device.warm_ups) == (2, 0)
@@ -652,7 +651,7 @@ def test_counts(device, x):
     spoilt = device.captures[-1]
     with pytest.raises(Refused):
         recorded(device, lambda _: (x * 2).sum().item())
-    assert device.reserved_bytes() > 1000 + 2 * size  # until it is closed
+    assert device.reserved_bytes > 2 * size  # until it is closed
     device.captures[-1].close()
     spoilt.close()
-    assert device.reserved_bytes() == 1000 + 2 * size
+    assert device.reserved_bytes == 2 * size

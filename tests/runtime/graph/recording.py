@@ -1,4 +1,4 @@
-"""`StandInGraph`: torch.cuda.CUDAGraph's calls on CPU tensors; see graph_stand_in.py."""
+"""`StandInGraph`: torch.cuda.CUDAGraph's calls on CPU tensors; see stand_in.py."""
 
 import threading
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from tests.runtime.graph_memory import (
+from tests.runtime.graph.memory import (
     FORM_ONLY,
     OWNED,
     THREAD,
@@ -152,7 +152,8 @@ class StandInGraph:
             THREAD.graph.refuse("replay: a capture is under way")
         if self._program is None:
             raise GraphError("replay: no capture came to its end, or the graph was reset since")
-        with torch.inference_mode(), unwatched():
+        # What the device does is no question of the host's, whoever counts those.
+        with torch.inference_mode(), unwatched(), torch._C.DisableTorchFunction():
             for memory in self._others.values():
                 memory.storage()  # raises if it is gone
             for memory in self._own:

@@ -11,8 +11,8 @@ from eefast.backbones import ModelInputs
 from eefast.policies import Confidence, Never
 from tests.backbones.families import GRID, build, grid_id, tokens
 from tests.models import inputs_for, tiny_model
-from tests.runtime.graph_driver import Driver, eager
-from tests.runtime.graph_stand_in import Refused, Stale, Unwritten
+from tests.runtime.graph.driver import Driver, eager
+from tests.runtime.graph.stand_in import Refused, Stale, Unwritten
 
 MIXED = Confidence(0.6)
 SAMPLES = 24
@@ -401,4 +401,4 @@ def test_a_call_after_close_is_an_error():
     driver.capture.close()
     with pytest.raises(Stale, match="turn: the capture is closed"):
         driver(samples()[0])
-    assert driver.device.reserved_bytes() == 0
+    assert driver.device.reserved_bytes == 0

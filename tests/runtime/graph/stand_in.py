@@ -32,8 +32,8 @@ from torch import Tensor
 
 from eefast.runtime.graph.device import Capture, GraphDevice
 from eefast.runtime.graph.if_nodes import torch_if_node
-from tests.runtime.graph_memory import THREAD, GraphError, Refused, Stale, Unwritten, watch
-from tests.runtime.graph_recording import StandInGraph
+from tests.runtime.graph.memory import THREAD, GraphError, Refused, Stale, Unwritten, watch
+from tests.runtime.graph.recording import StandInGraph
 
 __all__ = [
     "GraphError",
@@ -103,6 +103,10 @@ class StandInCapture(Capture):
             self._whose_turn = None
             self._turn.release()
 
+    @property
+    def reserved_bytes(self) -> int:
+        return self.graph.nbytes
+
     def close(self) -> None:
         if self.closed:
             return
@@ -124,17 +128,20 @@ class StandInDevice(GraphDevice):
         captures: all that were opened, in that order.
         closed, replays: how many captures were closed, how many replays there were.
         warm_ups: how often something was warmed up.
-        other_bytes: what the process is to hold beside its captures.
     """
 
-    def __init__(self, other_bytes: int = 0) -> None:
+    def __init__(self) -> None:
         self.captures: list[StandInCapture] = []
         self.closed = self.replays = self.warm_ups = 0
-        self.other_bytes = other_bytes
 
     @property
     def opened(self) -> int:
         return len(self.captures)
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Of all captures."""
+        return sum(capture.reserved_bytes for capture in self.captures)
 
     def watching(self) -> AbstractContextManager[Any]:
         """Inside, in this thread, a use of graph memory that CUDA would leave undefined raises."""
@@ -151,6 +158,3 @@ class StandInDevice(GraphDevice):
     def capture(self) -> StandInCapture:
         self.captures.append(StandInCapture(self))
         return self.captures[-1]
-
-    def reserved_bytes(self) -> int:
-        return self.other_bytes + sum(capture.graph.nbytes for capture in self.captures)

@@ -6,16 +6,24 @@ from eefast.backbones import ModelInputs
 from eefast.multi_exit import MultiExitModel
 from eefast.ops import ExitState, implementation
 from eefast.policies import Policy
+from eefast.runtime.batch import Batch
 from eefast.runtime.plan import Plan
-from eefast.runtime.sync import SyncRuntime
-from tests.runtime.graph_stand_in import StandInDevice
+from tests.runtime.graph.stand_in import StandInDevice
 
 
 @torch.inference_mode()
 def eager(model: MultiExitModel, policy: Policy, inputs: dict) -> ExitState:
     """The same call, layer by layer, with a question after every exit."""
+    plan = Plan.make(policy, model)
     hidden, layer_inputs = model.adapter.embed_unchecked(ModelInputs(**inputs))
-    return SyncRuntime(model, "cpp").run(Plan.make(policy, model), hidden, layer_inputs)
+    state = ExitState.start(len(hidden), model.num_classes, len(plan.table))
+    step = implementation("cpp", "cpu", model.dtype)
+    batch = Batch(model.adapter, lambda _: step, plan.table, state, hidden, layer_inputs)
+    for stage in plan.stages:
+        batch.run(stage)
+        if not state.running[stage.exit - 1]:
+            break
+    return state
 
 
 class Driver:

@@ -1,0 +1,375 @@
+"""The graph runtime on a stand-in for CUDA graphs."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from eefast import RuntimeStats, attach_exits, compile
+from eefast.policies import PABEE, Budgeted, Confidence, Entropy, Never
+from eefast.runtime.graph import GraphRuntime
+from tests.backbones.families import GRID, PAD, grid_id, model_of
+from tests.models import inputs_for, tiny_model
+from tests.runtime.graph.on_stand_in import close, compiled, padded_reference, same
+from tests.runtime.graph.stand_in import StandInDevice
+from tests.runtime.questions import Questions
+from tests.runtime.test_direct import POLICIES
+
+MIXED = Confidence(0.6)  # of 24 samples, some leave at every exit
+NODES = ["nested", "flat"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+def with_exits(family, attention, dtype):
+    model = attach_exits(model_of(family, attention, dtype), num_labels=3).eval()
+    torch.manual_seed(1)
+    with torch.no_grad():  # later exits are surer
+        for number, classifier in enumerate(model.heads.classifiers, 1):
+            classifier.weight.normal_(0, 0.02 * 5 ** (number - 1))
+    return model
+
+
+def shown(length, samples=3, seed=0):
+    """Tokens whose samples have some of their ends hidden."""
+    generator = torch.Generator().manual_seed(97 * seed + length)
+    ids = torch.randint(PAD + 1, 60, (samples, length), generator=generator)
+    hidden = torch.arange(length) >= torch.randint(1, length + 1, (samples, 1), generator=generator)
+    return {"input_ids": ids.masked_fill(hidden, PAD), "attention_mask": (~hidden).long()}
+
+
+@pytest.mark.parametrize("nodes", NODES)
+@pytest.mark.parametrize(("family", "attention", "dtype"), GRID, ids=grid_id)
+def test_every_family(family, attention, dtype, nodes):
+    model = with_exits(family, attention, dtype)
+    fast, device = compiled(model, MIXED, nodes=nodes, length_buckets=[16, 24])
+    exits = set()
+    for seed, (length, threshold) in enumerate([(9, 0.6), (16, 0.6), (3, 0.4), (9, 0.5)]):
+        inputs = shown(length, seed=seed)
+        fast.policy = Confidence(threshold)
+        for given_ in (inputs, {"input_ids": inputs["input_ids"]}):
+            out = fast(**given_)
+            same(out, padded_reference(model, fast.policy, 16, PAD, **given_))
+            exits.update(out.exit_layer.tolist())
+    assert len(exits) > 1
+    assert device.opened == 1
+
+
+@pytest.mark.parametrize("nodes", NODES)
+@pytest.mark.parametrize("policy", [*POLICIES, MIXED, Confidence(0.0)], ids=repr)
+@pytest.mark.parametrize("samples", [1, 24])
+def test_it_answers_as_the_direct_runtime(model, policy, samples, nodes):
+    fast, _ = compiled(model, policy, nodes=nodes)
+    for seed in range(3):
+        inputs = inputs_for(model, samples, seed=seed, padded=True)
+        close(fast(**inputs), compile(model, policy)(**inputs))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=12)
+@given(
+    calls=st.lists(
+        st.tuples(
+            st.integers(1, 3),  # samples
+            st.integers(1, 20),  # tokens
+            st.sampled_from([0.0, 0.5, 0.7, 2.0]),  # threshold
+            st.booleans(),  # with a mask
+            st.integers(0, 99),  # seed
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    nodes=st.sampled_from(NODES),
+    shapes=st.integers(1, 4),  # that memory has room for
+)
+def test_no_history_changes_an_answer(model, calls, nodes, shapes):
+    fast, device = compiled(model, MIXED, nodes=nodes, length_buckets=[5, 12, 20])
+    fast(torch.ones(1, 20, dtype=torch.int64))
+    fast._runtime._memory_limit = shapes * 3 * device.captures[0].reserved_bytes
+    for samples, length, threshold, mask, seed in calls:
+        inputs = inputs_for(model, samples, length, seed=seed, padded=mask)
+        if not mask:
+            del inputs["attention_mask"]
+        fast.policy = Confidence(threshold)
+        bucket = next(b for b in (5, 12, 20) if b >= length)
+        same(fast(**inputs), padded_reference(model, fast.policy, bucket, 0, **inputs))
+
+
+@pytest.mark.parametrize("nodes", NODES)
+def test_layers_behind_the_last_exit_needed_are_not_run(model, nodes):
+    fast, device = compiled(model, MIXED, nodes=nodes)
+    inputs = inputs_for(model, 3)
+    for threshold in (0.0, 0.5, 0.7, 2.0):
+        fast.policy = Confidence(threshold)
+        needed = int(fast(**inputs).exit_layer.max())
+        (capture,) = device.captures
+        assert capture.graph.bodies_run == needed - 1
+    assert capture.graph.if_nodes == 3
+    assert capture.graph.depth == (3 if nodes == "nested" else 1)
+
+
+def test_a_call_is_one_replay_and_asks_nothing(model):
+    fast, device = compiled(model, MIXED)
+    inputs = inputs_for(model, 24)
+    fast(**inputs)
+    before = device.replays
+    with Questions() as questions:
+        fast(**inputs)
+    assert (device.replays - before, questions.count) == (1, 0)
+    with Questions() as questions:  # which finds what the others ask
+        compile(model, MIXED, runtime="sync")(**inputs)
+    assert questions.count >= 4
+
+
+@pytest.mark.parametrize(
+    "policy", [Confidence(0.9), Confidence([0.3, 0.4, 0.5, 0.6])], ids=["one", "each"]
+)
+def test_new_thresholds_need_no_new_capture(model, policy):
+    fast, device = compiled(model, MIXED)
+    inputs = inputs_for(model, 24)
+    fast(**inputs)
+    fast.policy = policy
+    close(fast(**inputs), compile(model, policy)(**inputs))
+    fast.policy_table[:, 1] = 0.55
+    close(fast(**inputs), compile(model, Confidence(0.55))(**inputs))
+    assert device.opened == 1
+
+
+def test_another_kind_of_policy_is_captured_and_kept(model):
+    fast, device = compiled(model, MIXED)
+    inputs = inputs_for(model, 24)
+    for policy in (MIXED, Entropy(0.5), PABEE(1), Budgeted(2), Never()) * 2:
+        fast.policy = policy
+        close(fast(**inputs), compile(model, policy)(**inputs))
+    assert device.opened == 5
+
+
+def test_results_stay_what_they_are(model):
+    fast, _ = compiled(model, MIXED)
+    first, second = inputs_for(model, 5), inputs_for(model, 5, seed=1)
+    out = fast(**first)
+    fast(**second)
+    close(out, compile(model, MIXED)(**first))
+
+
+@pytest.mark.parametrize("kind", ["positions", "embeds", "types", "float mask"])
+def test_other_inputs(kind):
+    model = with_exits("bert", "sdpa", torch.float32)
+    fast, device = compiled(model, MIXED)
+    for seed in range(2):
+        inputs = shown(7, seed=seed)
+        if kind == "positions":
+            inputs["position_ids"] = torch.arange(1, 8).expand(3, -1) + seed
+        elif kind == "embeds":
+            ids = inputs.pop("input_ids")
+            inputs["inputs_embeds"] = model.get_input_embeddings()(ids).detach()
+        elif kind == "types":
+            inputs["token_type_ids"] = inputs["input_ids"] % 3
+        else:
+            inputs["attention_mask"] = inputs["attention_mask"] * 0.5
+        same(fast(**inputs), padded_reference(model, MIXED, 16, PAD, **inputs))
+    # Token types or masks of whatever kind, or none: the same graph.
+    fast(**{name: value for name, value in shown(7).items() if name == "input_ids"})
+    assert device.opened == (1 if kind in ("types", "float mask") else 2)
+
+
+def test_weights_changed_in_place_are_seen_and_replaced_ones_after_a_new_policy():
+    model = tiny_model()
+    fast, device = compiled(model, Budgeted(1))
+    inputs = inputs_for(model, 4)
+    fast(**inputs)
+    with torch.no_grad():
+        model.heads.classifiers[0].weight.zero_()
+        model.heads.classifiers[0].bias.copy_(torch.tensor([0.0, 5.0, 0.0]))
+    assert fast(**inputs).prediction.tolist() == [1] * 4
+    assert device.opened == 1
+    model.heads.classifiers[0].bias = torch.nn.Parameter(torch.tensor([5.0, 0.0, 0.0]))
+    fast.policy = fast.policy
+    assert fast(**inputs).prediction.tolist() == [0] * 4
+    model.set_attn_implementation("eager")
+    fast.policy = fast.policy
+    fast(**inputs)
+    assert device.opened == 3
+
+
+def test_memory_is_bounded(model):
+    fast, device = compiled(model, MIXED)
+    fast(**inputs_for(model, 1))
+    one = device.captures[0].reserved_bytes
+    fast._runtime._memory_limit = int(2.5 * one)
+    for _ in range(3):
+        for length in (12, 18, 27, 12):  # three buckets; the last was used last but two
+            inputs = inputs_for(model, 1, length)
+            close(fast(**inputs), compile(model, MIXED)(**inputs))
+            held = [capture for capture in device.captures if not capture.closed]
+            assert sum(capture.reserved_bytes for capture in held) <= 2.5 * one
+    assert device.closed > 0
+
+
+def test_the_shape_used_longest_ago_is_given_up(model):
+    fast, device = compiled(model, MIXED)
+    batches = [inputs_for(model, samples) for samples in (1, 2, 3)]
+    for inputs in (batches[0], batches[1], batches[0]):
+        fast(**inputs)
+    fast._runtime._memory_limit = 4.5 * device.captures[0].reserved_bytes  # one and three fit
+    fast(**batches[2])
+    assert [capture.closed for capture in device.captures] == [False, True, False]
+
+
+def test_a_shape_that_does_not_fit_is_refused(model):
+    fast, device = compiled(model, MIXED, memory_limit=1000)
+    with pytest.raises(
+        RuntimeError, match=r"needs \d+ bytes of device memory, memory_limit is 1000"
+    ):
+        fast(**inputs_for(model, 1))
+    assert device.captures[0].closed
+    fast._runtime._memory_limit = 1 << 30
+    fast(**inputs_for(model, 1))
+
+
+def test_warm_up_captures(model):
+    fast, device = compiled(model, MIXED)
+    fast.stats = RuntimeStats()
+    fast.warm_up([(1, 12), (4, 30), (1, 16)])
+    assert device.opened == 2
+    assert fast.stats.calls == []
+    for samples, length in ((1, 12), (4, 30)):
+        inputs = inputs_for(model, samples, length)
+        close(fast(**inputs), compile(model, MIXED)(**inputs))
+    assert device.opened == 2
+
+
+def test_compiled_layers():
+    model = tiny_model()
+    wanted = compile(tiny_model(), MIXED)
+    for layer in model.backbone.encoder.layer:
+        layer.compile(backend="aot_eager")
+    fast, _ = compiled(model, MIXED)
+    for seed in range(2):
+        inputs = inputs_for(model, 5, seed=seed, padded=True)
+        close(fast(**inputs), wanted(**inputs))
+
+
+def test_counting(model):
+    fast, _ = compiled(model, MIXED)
+    inputs = inputs_for(model, 24)
+    fast(**inputs)
+    fast.stats = RuntimeStats()
+    outs = [fast(**inputs)]
+    fast.policy = Confidence(0.0)
+    outs.append(fast(**inputs))
+    for stats, out in zip(fast.stats.calls, outs, strict=True):
+        needed = int(out.exit_layer.max())
+        assert (stats.samples, stats.layers_run, stats.layers_wasted) == (24, needed, 0)
+        assert (stats.exit_steps, stats.host_syncs, stats.regroupings) == (needed, 0, 0)
+        # Token ids, mask, table, graph, results; token types are 0 as they were.
+        assert stats.kernel_launches == 5
+
+
+def test_empty_batch(model):
+    fast, device = compiled(model, MIXED)
+    out = fast(torch.empty(0, 7, dtype=torch.int64))
+    assert out.logits.shape == (0, 3)
+    assert device.opened == 0
+    with pytest.raises(ValueError, match="got 41 tokens per sequence; wanted 1 to 40"):
+        fast(torch.empty(0, 41, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("threads", [3])
+def test_threads_may_call_one_model_at_once(model, threads):
+    fast, _ = compiled(model, MIXED)
+    batches = [inputs_for(model, 1 + seed % 3, 12, seed, padded=True) for seed in range(6)]
+    wanted = [compile(model, MIXED)(**inputs) for inputs in batches]
+    start = threading.Barrier(threads)
+
+    def calls(first):
+        start.wait()
+        order = [(first + number) % len(batches) for number in range(12)]
+        return [(number, fast(**batches[number])) for number in order]
+
+    with ThreadPoolExecutor(threads) as pool:
+        for outs in pool.map(calls, range(threads)):
+            for number, out in outs:
+                close(out, wanted[number])
+
+
+class BrokenLayerError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [BrokenLayerError, KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("at", [1, 2, 3])  # watched, warmed up, recorded
+def test_a_layer_that_fails_leaves_the_runtime_usable(model, monkeypatch, error, at):
+    fast, device = compiled(model, MIXED)
+    inputs, layer, met = inputs_for(model, 4), model.adapter.layer, []
+    fast(**inputs_for(model, 1))
+
+    def failing(index, hidden, layer_inputs):
+        met.append(index)
+        if met.count(2) == at:
+            raise error("broken")
+        return layer(index, hidden, layer_inputs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model.adapter, "layer", failing)
+        with pytest.raises(error, match="broken"):
+            fast(**inputs)
+    assert device.captures[-1].closed
+    for batch in (inputs, inputs_for(model, 1)):
+        close(fast(**batch), compile(model, MIXED)(**batch))
+
+
+def test_what_cannot_be_captured_is_named(model, monkeypatch):
+    fast, device = compiled(model, MIXED)
+    inputs, layer = inputs_for(model, 4), model.adapter.layer
+
+    def asking(index, hidden, layer_inputs):
+        hidden = layer(index, hidden, layer_inputs)
+        return hidden if index < 3 else hidden / hidden.abs().max().item()
+
+    monkeypatch.setattr(model.adapter, "layer", asking)
+    message = r"layers 3 to 3: cannot be captured.*_local_scalar_dense.*has the host wait"
+    with pytest.raises(RuntimeError, match=message):
+        fast(**inputs)
+    assert device.captures[0].graph.replays == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(nodes="both"), r"nodes must be one of \('nested', 'flat'\), got 'both'"),
+        (dict(length_buckets=[50]), "must end by 40"),
+    ],
+)
+def test_options_are_checked(model, options, message):
+    with pytest.raises(ValueError, match=message):
+        GraphRuntime(model, "auto", device=StandInDevice(), **options)
+
+
+def test_the_reference_cannot_be_captured(model):
+    with pytest.raises(ValueError, match="impl='reference' cannot be captured"):
+        GraphRuntime(model, "reference", device=StandInDevice())
+
+
+def test_inputs_must_be_on_the_model_s_device(model):
+    fast, device = compiled(model, MIXED)
+    inputs = inputs_for(model, 2)
+    with pytest.raises(ValueError, match="attention_mask: got device meta; wanted cpu"):
+        fast(inputs["input_ids"], inputs["attention_mask"].to("meta"))
+    assert device.opened == 0
+
+
+def test_more_exits_than_can_nest():
+    model = tiny_model(layers=32)
+    fast, device = compiled(model, MIXED)
+    with pytest.raises(ValueError, match="nodes='nested' takes up to 31 exits, the policy uses 32"):
+        fast(**inputs_for(model, 1))
+    fast, device = compiled(model, MIXED, nodes="flat")
+    inputs = inputs_for(model, 1)
+    close(fast(**inputs), compile(model, MIXED)(**inputs))
+    assert device.captures[0].graph.if_nodes == 31
