@@ -293,9 +293,8 @@ def _runtime_for(runtime: str, device: torch.device, options: Mapping[str, Any])
         raise ValueError(f"runtime {runtime!r} runs on {wanted!r}, the model is on {device}")
     unknown = sorted(options.keys() - known)
     if unknown:
-        raise TypeError(
-            f"runtime {runtime!r} got unknown options {unknown}; it has {sorted(known)}"
-        )
+        has = sorted(known) or "none"
+        raise TypeError(f"options: runtime {runtime!r} has no {unknown}; it has {has}")
     return runtime
 
 

@@ -14,6 +14,7 @@ from transformers.utils import ModelOutput
 import eefast
 from eefast import EarlyExitOutput, MultiExitModel, compile
 from eefast.policies import BEEM, PABEE, Budgeted, Confidence, Never
+from eefast.runtime import compiled
 from tests.models import inputs_for, tiny_model
 
 
@@ -166,6 +167,63 @@ def test_weights_changed_in_place_or_moved_are_the_ones_used(model):
     with torch.no_grad():
         model.heads.classifiers[0].bias.copy_(torch.tensor([5.0, 0.0, 0.0]))
     assert fast(**inputs).prediction.tolist() == [0] * 4
+
+
+@pytest.mark.parametrize(
+    ("move", "error", "message"),
+    [
+        (lambda fast: fast.half(), TypeError, "impl='cpp' takes .* got torch.float16"),
+        (lambda fast: fast.to("meta"), ValueError, "there is no runtime for device meta"),
+    ],
+)
+def test_a_move_to_where_it_cannot_run_is_refused_before_it_begins(model, move, error, message):
+    fast, inputs = compile(model, Never()), inputs_for(model, 4)
+    before = fast(**inputs)
+    with pytest.raises(error, match=message):
+        move(fast)
+    assert (fast.device.type, fast.dtype) == ("cpu", torch.float32)
+    assert torch.equal(fast(**inputs).logits, before.logits)
+
+
+def test_a_runtime_asked_for_by_name_stays_on_its_device(model):
+    fast = compile(model, Never(), runtime="direct")
+    with pytest.raises(ValueError, match="runtime 'direct' runs on 'cpu', the model is on meta"):
+        fast.to("meta")
+
+
+def test_after_a_move_the_runtime_is_a_new_one(model):
+    fast = compile(model, Never())
+    runtime = fast._runtime  # may hold what was made for the old weights
+    fast.to(torch.bfloat16)
+    assert fast._runtime is not runtime
+    fast.to(torch.float32)
+
+
+@pytest.mark.parametrize(("runtime", "known"), [("direct", "none"), ("sync", "none")])
+def test_options_that_a_runtime_does_not_have(model, runtime, known):
+    with pytest.raises(TypeError, match=rf"runtime '{runtime}' has no \['depth'\]; it has {known}"):
+        compile(model, Never(), runtime=runtime, options={"depth": 2})
+
+
+def test_options_reach_the_runtime(model, monkeypatch):
+    def runtime(*args, **options):
+        given.append(options)
+
+    given = []
+    runtime.device_type, runtime.options = None, frozenset({"depth"})
+    monkeypatch.setitem(compiled._RUNTIMES, "runahead", runtime)
+    options = {"depth": 2}
+    fast = compile(model, Never(), runtime="runahead", options=options)
+    options["depth"] = 3  # the caller's affair
+    copy.deepcopy(fast)
+    assert given == [{"depth": 2}] * 2
+
+
+def test_warm_up_runs_each_shape(model):
+    fast = compile(model, Never())
+    fast.warm_up([(1, 4), (2, 40), (0, 1)])
+    with pytest.raises(ValueError, match="got 41 tokens"):
+        fast.warm_up([(1, 41)])
 
 
 def test_dropout_is_off_even_if_the_model_was_in_training(model):

@@ -104,9 +104,9 @@ def test_no_history_changes_an_answer(model, calls, nodes, shapes):
 def test_layers_behind_the_last_exit_needed_are_not_run(model, nodes):
     fast, device = compiled(model, MIXED, nodes=nodes)
     inputs = inputs_for(model, 3)
-    for threshold in (0.0, 0.5, 0.7, 2.0):
-        fast.policy = Confidence(threshold)
-        needed = int(fast(**inputs).exit_layer.max())
+    for needed in (2, 1, 4, 3):
+        fast.policy = Confidence([0.0 if exit == needed else 2.0 for exit in range(1, 5)])
+        assert fast(**inputs).exit_layer.tolist() == [needed] * 3
         (capture,) = device.captures
         assert capture.graph.bodies_run == needed - 1
     assert capture.graph.if_nodes == 3
@@ -195,6 +195,27 @@ def test_weights_changed_in_place_are_seen_and_replaced_ones_after_a_new_policy(
     fast.policy = fast.policy
     fast(**inputs)
     assert device.opened == 3
+
+
+class Twice(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, hidden, mask):
+        return self.inner(self.inner(hidden, mask), mask)
+
+
+def test_a_module_put_around_the_same_weights_is_seen_after_a_new_policy():
+    model = tiny_model()
+    fast, _ = compiled(model, Never())
+    inputs = inputs_for(model, 4)
+    before = fast(**inputs)
+    model.backbone.encoder.layer[1] = Twice(model.backbone.encoder.layer[1])
+    fast.policy = fast.policy
+    after = fast(**inputs)
+    close(after, compile(model, Never())(**inputs))
+    assert not torch.allclose(after.logits, before.logits, atol=1e-2)
 
 
 def test_memory_is_bounded(model):
