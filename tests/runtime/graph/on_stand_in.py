@@ -4,8 +4,8 @@ import torch
 
 from eefast import compile
 from eefast.runtime.graph import GraphRuntime
-from tests.runtime.graph.driver import eager
 from tests.runtime.graph.stand_in import StandInDevice
+from tests.runtime.graph.stand_in.driver import eager
 from tests.runtime.test_direct import TOLERANCE
 
 

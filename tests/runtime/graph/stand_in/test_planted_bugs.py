@@ -11,8 +11,8 @@ from eefast.backbones import ModelInputs
 from eefast.policies import Confidence, Never
 from tests.backbones.families import GRID, build, grid_id, tokens
 from tests.models import inputs_for, tiny_model
-from tests.runtime.graph.driver import Driver, eager
 from tests.runtime.graph.stand_in import Refused, Stale, Unwritten
+from tests.runtime.graph.stand_in.driver import Driver, eager
 
 MIXED = Confidence(0.6)
 SAMPLES = 24

@@ -1,4 +1,4 @@
-"""`StandInGraph`: torch.cuda.CUDAGraph's calls on CPU tensors; see stand_in.py."""
+"""`StandInGraph`: torch.cuda.CUDAGraph's calls on CPU tensors; see the package."""
 
 import threading
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from tests.runtime.graph.memory import (
+from tests.runtime.graph.stand_in.memory import (
     FORM_ONLY,
     OWNED,
     THREAD,
