@@ -59,6 +59,12 @@ def test_every_family(family, attention, dtype, nodes):
             exits.update(out.exit_layer.tolist())
     assert len(exits) > 1
     assert device.opened == 1
+    # Given up for another shape, and captured again.
+    fast._runtime._memory_limit = device.captures[0].reserved_bytes + 1
+    for samples in (1, 3):
+        inputs = shown(9, samples, seed=samples)
+        same(fast(**inputs), padded_reference(model, fast.policy, 16, PAD, **inputs))
+    assert [capture.closed for capture in device.captures] == [True, True, False]
 
 
 @pytest.mark.parametrize("nodes", NODES)
