@@ -1,0 +1,1 @@
+"""What eefast costs and gains on a CUDA machine, measured: `python -m bench.gpu --out DIR`."""
