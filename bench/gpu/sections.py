@@ -111,8 +111,9 @@ def run_section(
                 break
             item, part = found["at"], found["part"]
             if reason == "out of time":
-                if item in left:
+                if item is not None:
                     done[item] = {"skipped": "not done in time"}
+                    left.remove(item)
                 continue
             said = f"{reason}; {_tail(log_path)}"
             if part is not None and part not in without:
