@@ -1,8 +1,12 @@
 """Tests and measures eefast on a CUDA machine, in under 8 minutes.
 
+    pip install --no-build-isolation --no-deps -e .
     python -m bench.gpu --out DIR
 
-Needs torch, triton, transformers, pytest and eefast built here (with nvcc for impl="cuda").
+Needs torch, triton, transformers, pytest and eefast built here, with nvcc for impl="cuda" and for
+IF nodes before torch 2.13; nvidia-ml-py for clocks and energy; pytest-xdist makes the tests
+shorter. (`TORCH_CUDA_ARCH_LIST=9.0` builds for an H100 alone.)
+
 Writes DIR/results.json and DIR/results.md, section by section, and what was measured stays there
 whatever happens next. Exits with 0; with 1 if a test or a measurement failed; with 2, before
 anything is written, if there is no GPU.

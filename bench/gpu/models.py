@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -100,6 +101,7 @@ def measure(
     depths = forced.draw_depths(shares, row.batch, CALLS)
     vocabulary = model.config.backbone_config.vocab_size
     setup = Setup(model, forced.tensor_inputs(row.batch, row.length, vocabulary, gpu.device))
+    gc.collect()  # the graphs of the row before hold memory
     if any(map(compiles, names)):
         torch._dynamo.reset()  # otherwise shapes become symbols, and their number is limited
     made: dict[str, Variant] = {}

@@ -40,6 +40,9 @@ SECTIONS = {
 SILENCE_S = 100.0
 """A worker that has not moved on for so long hangs: torch.compile takes less."""
 
+IMPORTS_S = 8.0
+"""What a worker takes before it begins; part of its section's time."""
+
 GRACE_S = 20.0
 """What a worker may take beyond its time: it looks at the clock between two items."""
 
@@ -100,7 +103,8 @@ def run_section(
                 done.update({item: {"skipped": "no time left"} for item in left})
                 break
             progress.unlink(missing_ok=True)
-            asked = Job(left, remaining, without, quick, str(progress.resolve()), reserve)
+            for_items = max(remaining - IMPORTS_S, 1.0)
+            asked = Job(left, for_items, without, quick, str(progress.resolve()), reserve)
             job.write_text(json.dumps(asked._asdict()))
             worker = start(job, log)
             reason = _watch(worker, progress, taken, remaining + GRACE_S, silence_s)
@@ -116,11 +120,14 @@ def run_section(
                     left.remove(item)
                 continue
             said = f"{reason}; {_tail(log_path)}"
+            if item is None:  # it never began, and the next one would not either
+                done.update({item: {"error": said} for item in left})
+                break
             if part is not None and part not in without:
                 without[part] = said
             else:
-                done[item or left[0]] = {"error": said}
-                left.remove(item or left[0])
+                done[item] = {"error": said}
+                left.remove(item)
     results.put(section, {"items": done, "seconds": time.monotonic() - begun})
 
 

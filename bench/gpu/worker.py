@@ -20,6 +20,7 @@ from bench.gpu import costs, exit_steps, models, nodes
 from bench.gpu.environment import environment
 from bench.gpu.nvml import Nvml
 from bench.gpu.timing import Gpu
+from eefast import MultiExitModel
 from eefast.ops import implementation
 from eefast.runtime.graph.cuda import CudaGraphDevice, chosen_back_end
 
@@ -134,16 +135,14 @@ def items_for(gpu: Gpu, job: Job) -> dict[str, Callable[..., Any]]:
         return item
 
     expected_s: dict[str, float] = {}
-    made: dict[str, Any] = {}
+    made: dict[str, MultiExitModel] = {}
 
     def row(row: models.Row) -> Callable[..., Any]:
         def item(seconds: float, at: Any) -> Any:
-            if made.get("model") != row.model:
-                made.clear()  # the old one's memory first
-                made["model"] = row.model
-                made["it"] = models.make_model(models.SHAPES[row.model], str(here), dtype)
+            if row.model not in made:
+                made[row.model] = models.make_model(models.SHAPES[row.model], str(here), dtype)
             return models.measure(
-                gpu, made["it"], row, seconds=seconds, without=job.without, at=at, nvml=nvml,
+                gpu, made[row.model], row, seconds=seconds, without=job.without, at=at, nvml=nvml,
                 expected_s=expected_s,
                 names=[n for n in models.ALL if not (job.quick and models.compiles(n))],
                 rounds=(1, 3) if job.quick else (3, 40),

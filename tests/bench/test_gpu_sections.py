@@ -129,6 +129,20 @@ def test_the_part_that_killed_a_worker_is_left_out_next_time(tmp_path):
     }  # fmt: skip
 
 
+def test_a_worker_that_cannot_begin_is_tried_once(tmp_path):
+    begun = []
+
+    def start(path, log):
+        begun.append(path)
+        return subprocess.Popen([sys.executable, "-c", "1 / 0"], stderr=log)
+
+    results = Results(tmp_path)
+    run_section(results, "costs", ["one", "two"], 30.0, start=start)
+    assert len(begun) == 1
+    found = results.data["costs"]["items"]
+    assert all("ZeroDivisionError" in found[item]["error"] for item in ("one", "two"))
+
+
 def test_a_worker_that_hangs_is_ended(tmp_path):
     found = measured(tmp_path, ["one", "hangs", "two"], silence_s=1.0)
     assert found["one"] == found["two"] == DONE
