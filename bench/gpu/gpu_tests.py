@@ -21,9 +21,9 @@ def run_tests(folder: Path, seconds: float) -> dict[str, Any]:
     """
     xml = folder / "tests.xml"
     xml.unlink(missing_ok=True)
-    # Their conftest is for tests on the CPU, and wants hypothesis.
+    # The conftest above theirs is for tests on the CPU, and wants hypothesis.
     command = [
-        sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "--noconftest", "-q",
+        sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "--confcutdir=tests/gpu", "-q",
         "-p", "no:cacheprovider", f"--junitxml={xml.resolve()}",
     ]  # fmt: skip
     if importlib.util.find_spec("xdist"):

@@ -111,12 +111,12 @@ def items_for(gpu: Gpu, job: Job) -> dict[str, Callable[..., Any]]:
     here = torch.device("cuda", torch.cuda.current_device())
     dtype, nvml = models.DTYPE, Nvml()
 
-    def graphs(back_end: Any = "auto") -> CudaGraphDevice:
+    def graphs(back_end: Any = "auto") -> Callable[[], CudaGraphDevice]:
         try:
             chosen_back_end(back_end)
         except RuntimeError as error:
             raise NotThereError(str(error)) from None
-        return CudaGraphDevice(here, back_end)
+        return lambda: CudaGraphDevice(here, back_end)
 
     def exits(impl: Any, head: str) -> Callable[..., Any]:
         def item(seconds: float, at: Any) -> Any:
