@@ -162,9 +162,11 @@ def test_threads_may_call_one_model_at_once(on_cpu, on_gpu, own_streams):
     batches = [inputs_for(on_cpu, 1 + seed % 3, seed=seed, padded=True) for seed in range(9)]
     wanted = [compile(on_cpu, MIXED)(**batch) for batch in batches]
     on_device = [to_gpu(batch) for batch in batches]
+    if own_streams:  # PyTorch may capture on one of them
+        fast.warm_up([(samples, 12) for samples in (1, 2, 3)])
     torch.cuda.synchronize()
 
-    def work(_):  # shapes are captured here, while others call
+    def work(_):  # else shapes are captured here, while others call
         stream = torch.cuda.Stream() if own_streams else torch.cuda.current_stream()
         with torch.cuda.stream(stream):
             outs = [fast(**batch) for batch in on_device * 4]

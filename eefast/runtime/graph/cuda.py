@@ -32,7 +32,9 @@ class CudaGraphDevice(GraphDevice):
         require_cuda(torch.version.cuda, _driver_version())
         self._device = device
         self._back_end = chosen_back_end(back_end)
-        self._stream = torch.cuda.Stream(device)
+        # Bodies of nodes are captured on streams that PyTorch hands out in turn, from a pool per
+        # priority. This one, in use as long as the capture lasts, must not be among them.
+        self._stream = torch.cuda.Stream(device, priority=-1)
 
     @contextmanager
     def warming_up(self) -> Iterator[None]:

@@ -19,9 +19,9 @@ from eefast.runtime.graph.static_inputs import StaticInputs
 from eefast.runtime.plan import Plan
 from eefast.runtime.stats import CallStats, RuntimeStats
 
-NESTED_NODES = 30
+NESTED_NODES = 32
 """The most nested nodes. Each is captured on a stream of its own while all around it are open, and
-PyTorch has 32 streams, one of them that of the capture itself."""
+PyTorch has 32 of them to hand out."""
 
 
 class GraphRuntime:
