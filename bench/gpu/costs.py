@@ -18,16 +18,12 @@ from eefast.runtime.graph.device import GraphDevice
 SIZES = (20, 120, 220)  # launches; all fit into a launch queue of 1024
 HOLD_US = 5000.0
 
-NewDevice = Callable[[], GraphDevice]
-"""A device for each graph: the streams on which nodes are captured come in turn from PyTorch's pool
-of 32, and after some graphs one would be that of the device itself."""
-
 Condition = Callable[[int], tuple[Tensor, Tensor | None]]
 """The flag of node 1, 2, ..., and the handle that the work before it sets, if it does."""
 
 
 @torch.inference_mode()
-def launches(gpu: Gpu, device: NewDevice, seconds: float) -> dict[str, float]:
+def launches(gpu: Gpu, device: GraphDevice, seconds: float) -> dict[str, float]:
     """A PyTorch op of one kernel, a graph, and a kernel of each on the GPU."""
     x = torch.zeros(1, device=gpu.device)
 
@@ -140,7 +136,7 @@ def polled_flag(gpu: Gpu, seconds: float) -> dict[str, Any]:
 
 
 def recorded(
-    device: NewDevice,
+    device: GraphDevice,
     graphs: ExitStack,
     start: Callable[[], None],
     bodies: Sequence[Callable[[], None]] = (),
@@ -152,10 +148,9 @@ def recorded(
     Args:
         graphs: closes the graph in the end.
     """
-    own = device()
-    capture = own.capture()
+    capture = device.capture()
     graphs.callback(capture.close)
-    with own.warming_up():
+    with device.warming_up():
         for work in (start, *bodies):
             work()
     with capture.recording():

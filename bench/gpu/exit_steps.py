@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from bench.gpu.costs import NewDevice, recorded
+from bench.gpu.costs import recorded
 from bench.gpu.timing import Gpu, medians, slope
 from eefast.ops import ExitState, HeadWeights, Impl, Step, implementation
 from eefast.ops.implementations import CUDA_ROWS
 from eefast.ops.recurrence import Gain, Keep
+from eefast.runtime.graph.device import GraphDevice
 
 WIDTH, TOKENS = 768, 32
 CLASSES = {"linear": 2, "pooler": 2, "vocabulary": 50257}
@@ -27,7 +28,7 @@ HOLD_US = 1000.0
 @torch.inference_mode()
 def exit_steps(
     gpu: Gpu,
-    device: NewDevice | None,
+    device: GraphDevice | None,
     impl: Impl,
     head: str,
     seconds: float,

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.gpu.costs import Condition, NewDevice, recorded
+from bench.gpu.costs import Condition, recorded
 from bench.gpu.timing import Gpu, medians, slope
 from eefast.ops import HeadWeights, PackedState, Step, implementation, sets_conditionals
 from eefast.ops.recurrence import Gain, Keep
+from eefast.runtime.graph.device import GraphDevice
 
 NODES = (2, 6, 11)  # 11 as in a model of 12 layers
 GRAPHS_AT_ONCE = 10
@@ -29,7 +30,7 @@ class Chain(NamedTuple):
 
 
 @torch.inference_mode()
-def if_nodes(gpu: Gpu, device: NewDevice, presets: bool, seconds: float) -> dict[str, Any]:
+def if_nodes(gpu: Gpu, device: GraphDevice, presets: bool, seconds: float) -> dict[str, Any]:
     """A node with one kernel in its body, over that kernel alone; the graphs' times are given too.
 
     Args:
@@ -63,7 +64,7 @@ def if_nodes(gpu: Gpu, device: NewDevice, presets: bool, seconds: float) -> dict
 
 
 @torch.inference_mode()
-def exit_nodes(gpu: Gpu, device: NewDevice, dtype: torch.dtype, seconds: float) -> dict[str, Any]:
+def exit_nodes(gpu: Gpu, device: GraphDevice, dtype: torch.dtype, seconds: float) -> dict[str, Any]:
     """Exit steps (linear, 768 to 2, batch 1) in a row, and each in the node of the one before.
 
     What a stage of a captured model has beside its layers: the difference is what its node costs,
@@ -124,7 +125,7 @@ def _per_node(times: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
 
 
 def _times(
-    gpu: Gpu, device: NewDevice, kinds: Mapping[str, Callable[[], Chain]], seconds: float
+    gpu: Gpu, device: GraphDevice, kinds: Mapping[str, Callable[[], Chain]], seconds: float
 ) -> tuple[dict[str, dict[int, float]], dict[str, str]]:
     """Times of graphs of each kind by number of bodies; and those that could not be made.
 

@@ -22,7 +22,7 @@ from bench.gpu.nvml import Nvml
 from bench.gpu.timing import Gpu
 from eefast import MultiExitModel
 from eefast.ops import implementation
-from eefast.runtime.graph.cuda import CudaGraphDevice, chosen_back_end
+from eefast.runtime.graph.cuda import CudaGraphDevice
 
 GPU_IS_LOST = 3
 """Exit status after an error that leaves the GPU unusable to this process."""
@@ -111,12 +111,11 @@ def items_for(gpu: Gpu, job: Job) -> dict[str, Callable[..., Any]]:
     here = torch.device("cuda", torch.cuda.current_device())
     dtype, nvml = models.DTYPE, Nvml()
 
-    def graphs(back_end: Any = "auto") -> Callable[[], CudaGraphDevice]:
+    def graphs(back_end: Any = "auto") -> CudaGraphDevice:
         try:
-            chosen_back_end(back_end)
+            return CudaGraphDevice(here, back_end)
         except RuntimeError as error:
             raise NotThereError(str(error)) from None
-        return lambda: CudaGraphDevice(here, back_end)
 
     def exits(impl: Any, head: str) -> Callable[..., Any]:
         def item(seconds: float, at: Any) -> Any:

@@ -7,10 +7,6 @@ from bench.gpu import costs, exit_steps, nodes
 from tests.bench import gpu_stand_in as known
 
 
-def graphs_of(gpu, **options):
-    return lambda: known.GraphsOf(gpu, **options)
-
-
 @pytest.fixture
 def gpu():
     with known.StandIn() as stand_in:
@@ -18,7 +14,7 @@ def gpu():
 
 
 def test_launches(gpu):
-    found = costs.launches(gpu, graphs_of(gpu), 0)
+    found = costs.launches(gpu, known.GraphsOf(gpu), 0)
     assert found == {
         "op_host_us": pytest.approx(known.OP),
         "graph_launch_host_us": pytest.approx(known.LAUNCH),
@@ -45,7 +41,7 @@ def test_polled_flag(gpu):
 
 
 def test_if_nodes(gpu):
-    found = nodes.if_nodes(gpu, graphs_of(gpu), True, 0)
+    found = nodes.if_nodes(gpu, known.GraphsOf(gpu), True, 0)
     assert found["kernel_us"] == pytest.approx(known.IN_GRAPH)
     assert found["errors"] == {}
     assert found["node_us"] == {
@@ -59,7 +55,7 @@ def test_if_nodes(gpu):
 
 
 def test_exits_in_nodes(gpu):
-    found = nodes.exit_nodes(gpu, graphs_of(gpu), torch.float32, 0)
+    found = nodes.exit_nodes(gpu, known.GraphsOf(gpu), torch.float32, 0)
     assert found["impl"] == "cpp"
     assert found["exit_in_graph_us"] == pytest.approx(known.EXIT)
     assert found["node_us"] == {
@@ -71,7 +67,7 @@ def test_exits_in_nodes(gpu):
 
 
 def test_graphs_that_cannot_be_made_leave_the_others(gpu):
-    found = nodes.if_nodes(gpu, graphs_of(gpu, refuse_from=11), False, 0)
+    found = nodes.if_nodes(gpu, known.GraphsOf(gpu, refuse_from=11), False, 0)
     assert found["errors"]["nested, true, 11 nodes"] == "no more nodes"
     assert found["node_us"]["nested, true"] == pytest.approx(known.IF_TRUE)  # from 2 and 6
     assert sorted(found["graphs_us"]["flat, true"]) == [2, 6]
@@ -80,7 +76,7 @@ def test_graphs_that_cannot_be_made_leave_the_others(gpu):
 @pytest.mark.parametrize("head", ["linear", "pooler"])
 def test_exit_steps(gpu, head):
     cases = ((torch.float32, 1), (torch.float32, 3))
-    rows = exit_steps.exit_steps(gpu, graphs_of(gpu), "cpp", head, 0, cases)
+    rows = exit_steps.exit_steps(gpu, known.GraphsOf(gpu), "cpp", head, 0, cases)
     assert [(r["batch"], r["dtype"]) for r in rows] == [(1, "float32"), (3, "float32")]
     assert all(r["graph_us"] == pytest.approx(known.EXIT) for r in rows)
     assert all(r["host_us"] == r["call_us"] == known.EXIT for r in rows)
@@ -88,7 +84,7 @@ def test_exit_steps(gpu, head):
 
 def test_the_reference_is_not_captured(gpu):
     (row,) = exit_steps.exit_steps(
-        gpu, graphs_of(gpu), "reference", "linear", 0, ((torch.float32, 1),)
+        gpu, known.GraphsOf(gpu), "reference", "linear", 0, ((torch.float32, 1),)
     )
     assert row["graph_us"] is None
 
