@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
@@ -149,8 +150,7 @@ class CompiledModel(PreTrainedModel):
         """
         if labels is not None and self.model.num_classes > 1:
             check_labels(labels, self.model.num_classes)
-        if self._is_training():
-            raise RuntimeError("the model is in training mode, with dropout; call model.eval()")
+        self._must_not_train()
         if not self._takes_token_types:
             token_type_ids = None  # tokenizers give them all the same
         inputs = ModelInputs(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
@@ -161,6 +161,10 @@ class CompiledModel(PreTrainedModel):
         if return_dict is None:
             return_dict = self._return_dict
         return output if return_dict else output.to_tuple()
+
+    def _must_not_train(self) -> None:
+        if self._is_training():
+            raise RuntimeError("the model is in training mode, with dropout; call model.eval()")
 
     @torch.inference_mode()
     def warm_up(self, shapes: Iterable[tuple[int, int]]) -> None:
@@ -173,10 +177,18 @@ class CompiledModel(PreTrainedModel):
             shapes: (samples, tokens) of calls to come, with `input_ids`.
 
         Raises:
+            TypeError: shapes that are no pairs of numbers.
             ValueError, RuntimeError: as the call would.
         """
         padding = self.model.adapter.padding_token
-        for samples, tokens in shapes:
+        self._must_not_train()
+        for shape in shapes:
+            try:
+                samples, tokens = map(operator.index, shape)
+            except (TypeError, ValueError):
+                raise TypeError(f"shapes must be pairs (samples, tokens), got {shape!r}") from None
+            if samples < 1:
+                raise ValueError(f"shapes must have 1 sample or more, got {shape!r}")
             ids = torch.full((samples, tokens), padding, device=self.device)
             self._runtime.run(self._plan, ModelInputs(ids))
 
@@ -220,6 +232,9 @@ class CompiledModel(PreTrainedModel):
     def _start_runtime(self) -> None:
         runtime, options = self._asked
         self.runtime = _runtime_for(runtime, self.model.device, options)
+        before = getattr(self, "_runtime", None)
+        if isinstance(before, GraphRuntime):
+            before.close()
         self._runtime = _RUNTIMES[self.runtime](self.model, self.impl, **options)
 
     def __reduce__(self) -> Any:

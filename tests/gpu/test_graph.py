@@ -20,6 +20,7 @@ pytestmark = [
 ]
 
 MIXED = Confidence(0.6)
+BACK_ENDS = ["torch", "bindings"]
 
 
 def graph(model, policy=MIXED, **options):
@@ -41,7 +42,7 @@ def test_it_answers_as_the_cpu_and_never_synchronises(on_cpu, on_gpu, policy, sa
 
 
 @pytest.mark.parametrize("nodes", ["nested", "flat"])
-@pytest.mark.parametrize("back_end", ["torch", "bindings"])
+@pytest.mark.parametrize("back_end", BACK_ENDS)
 @pytest.mark.parametrize("impl", ["cuda", "triton"])
 def test_each_way_to_make_a_node(on_cpu, on_gpu, impl, back_end, nodes):
     try:
@@ -67,6 +68,44 @@ def test_new_inputs_lengths_and_thresholds_need_no_new_capture(on_cpu, on_gpu):
     assert len(captured(fast)) == 1
 
 
+def skip_without(back_end):
+    try:
+        chosen_back_end(back_end)
+    except RuntimeError as not_there:
+        pytest.skip(str(not_there))
+
+
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_many_shapes_and_exits(on_cpu, back_end):
+    skip_without(back_end)
+    wide, on_host = tiny_model(layers=40).to("cuda"), compile(tiny_model(layers=40), MIXED)
+    fast = graph(wide, back_end=back_end)
+    for samples in range(1, 13):
+        inputs = inputs_for(on_cpu, samples, padded=True)
+        check(call(fast, to_gpu(inputs)), on_host(**inputs))
+    assert len(captured(fast)) == 12
+
+
+@pytest.mark.parametrize("back_end", BACK_ENDS)
+def test_what_is_given_up_gives_its_memory_back(on_gpu, back_end):
+    skip_without(back_end)
+
+    def held():
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        return torch.cuda.memory_reserved()
+
+    inputs, after = to_gpu(inputs_for(on_gpu, 2)), []
+    for _ in range(6):
+        fast = graph(on_gpu, back_end=back_end)
+        fast(**inputs)
+        fast._runtime.close()
+        del fast
+        after.append(held())
+    assert after[-1] == after[1]
+
+
+@pytest.mark.filterwarnings("ignore:captured shapes do not all fit")
 def test_shapes_given_up_are_captured_again(on_cpu, on_gpu):
     fast, on_host = graph(on_gpu), compile(on_cpu, MIXED)
     batches = [inputs_for(on_cpu, samples, padded=True) for samples in (1, 2, 3)]
@@ -91,7 +130,8 @@ def test_results_are_copies(on_cpu, on_gpu):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_in_every_precision(family, dtype):
     torch.manual_seed(0)
-    model = attach_exits(copy.deepcopy(model_of(family, "sdpa", torch.float32)), num_labels=3)
+    attention = FAMILIES[family].attention[0]
+    model = attach_exits(copy.deepcopy(model_of(family, attention, torch.float32)), num_labels=3)
     model = model.eval().to("cuda", dtype)
     inputs = to_gpu(inputs_for(model, 6, padded=True))
     for policy in (Never(), Confidence(0.0)):
@@ -129,6 +169,55 @@ def test_layers_that_cannot_be_captured_are_refused_by_name(on_cpu, on_gpu, monk
             fast(**to_gpu(inputs))
     assert not captured(fast)
     check(call(fast, to_gpu(inputs)), compile(on_cpu, MIXED)(**inputs))
+
+
+def test_a_capture_that_cuda_spoils_does_no_harm(on_cpu, on_gpu, monkeypatch):
+    inputs, layer, met = inputs_for(on_cpu, 4), on_gpu.adapter.layer, []
+    fast, here = graph(on_gpu), torch.cuda.current_stream()
+
+    def waiting(index, hidden, layer_inputs):
+        met.append(index)
+        if met.count(2) == 3:  # while it is recorded; no operator tells
+            torch.cuda.synchronize()
+        return layer(index, hidden, layer_inputs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(on_gpu.adapter, "layer", waiting)
+        with pytest.raises(RuntimeError, match="layers 2 to 2: cannot be captured"):
+            fast(**to_gpu(inputs))
+    assert torch.cuda.current_stream() == here
+    check(call(fast, to_gpu(inputs)), compile(on_cpu, MIXED)(**inputs))
+
+
+def test_two_models_may_be_captured_at_once(on_cpu):
+    models = [tiny_model().to("cuda") for _ in range(2)]
+    batches = [inputs_for(on_cpu, samples) for samples in range(1, 7)]
+    wanted = [compile(on_cpu, MIXED)(**inputs) for inputs in batches]
+
+    def work(model):
+        fast = graph(model)
+        return [fast(**to_gpu(inputs)) for inputs in batches]
+
+    with ThreadPoolExecutor(2) as pool:
+        for outs in pool.map(work, models):
+            for out, want in zip(outs, wanted, strict=True):
+                check(out, want)
+
+
+def test_autocast_does_not_reach_into_a_graph(on_cpu, on_gpu):
+    fast, inputs = graph(on_gpu), inputs_for(on_cpu, 4)
+    for enabled in (True, False):
+        with torch.autocast("cuda", torch.bfloat16, enabled=enabled):
+            check(fast(**to_gpu(inputs)), compile(on_cpu, MIXED)(**inputs))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_device_that_is_not_the_current_one(on_cpu):
+    fast, inputs = graph(tiny_model().to("cuda:1")), inputs_for(on_cpu, 4)
+    there = {name: value.to("cuda:1") for name, value in inputs.items()}
+    fast(**there)
+    torch.cuda.empty_cache()
+    check(fast(**there), compile(on_cpu, MIXED)(**inputs))
 
 
 def test_the_result_is_returned_while_the_gpu_is_busy(on_gpu):

@@ -221,9 +221,17 @@ def test_options_reach_the_runtime(model, monkeypatch):
 
 def test_warm_up_runs_each_shape(model):
     fast = compile(model, Never())
-    fast.warm_up([(1, 4), (2, 40), (0, 1)])
+    fast.warm_up([(1, 4), (2, 40)])
     with pytest.raises(ValueError, match="got 41 tokens"):
         fast.warm_up([(1, 41)])
+    with pytest.raises(ValueError, match=r"1 sample or more, got \(0, 4\)"):
+        fast.warm_up([(0, 4)])
+    with pytest.raises(TypeError, match=r"pairs .samples, tokens., got 1"):
+        fast.warm_up((1, 32))
+    model.train()
+    with pytest.raises(RuntimeError, match="training mode"):
+        fast.warm_up([(1, 4)])
+    model.eval()
 
 
 def test_dropout_is_off_even_if_the_model_was_in_training(model):

@@ -29,9 +29,13 @@ class LengthBuckets:
         if lengths is None:
             return
         try:
+            if not isinstance(lengths, Sequence):  # an iterator would be there only once
+                raise TypeError
             self._given = [operator.index(length) for length in lengths]
         except TypeError:
-            raise TypeError(f"length_buckets must be whole numbers, got {lengths!r}") from None
+            raise TypeError(
+                f"length_buckets must be a list of whole numbers, got {lengths!r}"
+            ) from None
         if not self._given or self._given != sorted(set(self._given)) or self._given[0] < 1:
             raise ValueError(f"length_buckets must be ascending, from 1 up; got {lengths!r}")
         if longest is not None and self._given[-1] > longest:

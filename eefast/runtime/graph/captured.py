@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Literal
 
+import torch
+
 from eefast.backbones import Backbone, ModelInputs
 from eefast.ops import ExitState, PackedState, sets_conditionals
 from eefast.runtime.batch import Batch
@@ -28,7 +30,7 @@ class CapturedCall:
 
     It reads buffers of its own, the policy table among them, and its results are copied out of its
     state, so that what a call returns stays what it is. The layers' own weights are read where they
-    are: changed in place, they are seen; replaced, they are not.
+    are: changed in place, they are seen; replaced, they are not. Autocast is off.
 
     Args:
         device: records and replays.
@@ -41,6 +43,7 @@ class CapturedCall:
 
     Raises:
         RuntimeError: something in the layers cannot be captured; the message says what.
+        torch.OutOfMemoryError: no room for it.
     """
 
     def __init__(
@@ -72,6 +75,8 @@ class CapturedCall:
             try:
                 with self._capture.recording():
                     self._issue(self._node)
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
                 raise not_capturable(self._place, str(error)) from error
         except BaseException:
@@ -104,6 +109,12 @@ class CapturedCall:
 
     def _issue(self, node: Callable[[Stage], AbstractContextManager[None]] | None) -> None:
         """The whole model, all stages; with `node`, each but the first inside a node."""
+        # What is recorded holds for every call: it must not hang on where the first one came from,
+        # nor on copies of weights that autocast keeps for a while.
+        with torch.autocast(self._table.device.type, enabled=False):
+            self._issue_all(node)
+
+    def _issue_all(self, node: Callable[[Stage], AbstractContextManager[None]] | None) -> None:
         self._place = "the embeddings"
         self._state.start()
         hidden, inputs = self._backbone.embed_unchecked(self._inputs.tensors)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Literal
 
 import torch
@@ -14,6 +15,13 @@ from eefast.runtime.graph.device import Capture, GraphDevice
 from eefast.runtime.graph.if_nodes import BindingsIfNodes, torch_has_if_nodes, torch_if_node
 
 BackEnd = Literal["auto", "torch", "bindings"]
+
+_one_capture = threading.RLock()
+"""Held while a graph is captured or given up: CUDA spoils a capture if another thread waits for the
+device meanwhile, as beginning a capture does; and PyTorch must not lose a memory pool then."""
+
+_dropped: list[object] = []
+"""Memory pools of captures that nobody has closed, until none is under way."""
 
 
 class CudaGraphDevice(GraphDevice):
@@ -25,29 +33,40 @@ class CudaGraphDevice(GraphDevice):
 
     Raises:
         ValueError: unknown back end.
-        RuntimeError: not CUDA 12.4 or newer, or the back end is not there.
+        RuntimeError: not CUDA 12.4 or newer, an allocator that cannot be captured, or the back end
+            is not there.
     """
 
     def __init__(self, device: torch.device, back_end: BackEnd) -> None:
         require_cuda(torch.version.cuda, _driver_version())
-        self._device = device
+        if torch.cuda.memory.get_allocator_backend() == "cudaMallocAsync":
+            raise RuntimeError(
+                "bodies of IF nodes cannot allocate with PYTORCH_CUDA_ALLOC_CONF="
+                "backend:cudaMallocAsync; runtime='runahead' can"
+            )
         self._back_end = chosen_back_end(back_end)
-        # Bodies of nodes are captured on streams that PyTorch hands out in turn, from a pool per
-        # priority. This one, in use as long as the capture lasts, must not be among them.
+        # From another pool of PyTorch's than the streams that others are given.
         self._stream = torch.cuda.Stream(device, priority=-1)
+        self._of_bodies: torch.cuda.Stream | None = None
+        if self._back_end == "bindings":
+            self._of_bodies = BindingsIfNodes.body_stream(self._stream.device)
 
     @contextmanager
     def warming_up(self) -> Iterator[None]:
         # On the stream of the captures, where libraries then find what they set up per stream.
-        here = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(here)
-        with torch.cuda.stream(self._stream):
-            yield
-        here.wait_stream(self._stream)
+        here = torch.cuda.current_stream(self._stream.device)
+        with _one_capture:
+            self._stream.wait_stream(here)
+            try:
+                with torch.cuda.stream(self._stream):
+                    yield
+            finally:  # the memory of what was begun belongs to the stream of the caller
+                here.wait_stream(self._stream)
 
     def capture(self) -> Capture:
-        kind = TorchCapture if self._back_end == "torch" else BindingsCapture
-        return kind(self._stream)
+        if self._of_bodies is None:
+            return TorchCapture(self._stream)
+        return BindingsCapture(self._stream, self._of_bodies)
 
 
 class TorchCapture(Capture):
@@ -60,27 +79,41 @@ class TorchCapture(Capture):
     def __init__(self, stream: torch.cuda.Stream) -> None:
         self._stream = stream
         self._graph = torch.cuda.CUDAGraph()
-        self._recorded = False
         self._end_of_turn = torch.cuda.Event()
+        self._memory = [self._new_pool()]
+
+    def _new_pool(self) -> torch.cuda.MemPool:
+        with torch.cuda.device(self._stream.device):  # a pool belongs to the device it is made on
+            return torch.cuda.MemPool()
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        # A workspace that cuBLAS keeps for a stream must not be shared between a graph and what
-        # else runs on that stream: before, so that the graph takes memory of its own for it; after,
-        # so that nobody else goes on using that.
-        _clear_workspaces()
-        try:
-            with (
-                torch.cuda.device(self._stream.device),
-                # Other threads of a server go on meanwhile.
-                torch.cuda.graph(
-                    self._graph, stream=self._stream, capture_error_mode="thread_local"
-                ),
-            ):
-                yield
-        finally:
-            _clear_workspaces()
-        self._recorded = True
+        device = self._stream.device
+        with (
+            _one_capture,
+            torch.cuda.device(device),
+            torch.cuda.stream(torch.cuda.current_stream(device)),  # again, whatever happens
+        ):
+            _dropped.clear()
+            # A workspace that cuBLAS keeps for a stream must not be shared between a graph and what
+            # else runs on that stream: before, so that the graph takes memory of its own for it;
+            # after, so that nobody else goes on using that. torch.compile's own graphs do the same.
+            torch._C._cuda_clearCublasWorkspaces()
+            try:
+                with torch.cuda.graph(
+                    self._graph,
+                    pool=self._memory[0].id,  # type: ignore[arg-type]
+                    stream=self._stream,
+                    capture_error_mode="thread_local",
+                ):
+                    yield
+            except BaseException:
+                # Where the end of the capture fails, PyTorch goes on filling the pool.
+                with suppress(RuntimeError):
+                    torch._C._cuda_endAllocateToPool(self._stream.device_index, self._memory[0].id)
+                raise
+            finally:
+                torch._C._cuda_clearCublasWorkspaces()
 
     def only_if(self, flag: Tensor, handle: Tensor | None = None) -> AbstractContextManager[None]:
         return torch_if_node(self._graph, flag)
@@ -92,44 +125,56 @@ class TorchCapture(Capture):
     def turn(self) -> Iterator[None]:
         stream = torch.cuda.current_stream(self._stream.device)
         stream.wait_event(self._end_of_turn)  # at once, before the first one is recorded
-        yield
-        self._end_of_turn.record(stream)
+        try:
+            yield
+        finally:
+            self._end_of_turn.record(stream)
 
     @property
     def reserved_bytes(self) -> int:
-        if not self._recorded:
-            return 0
-        return _bytes_of(self._graph.pool())
+        return sum(
+            segment["total_size"]
+            for pool in self._memory
+            for segment in torch.cuda.memory_snapshot(pool.id)
+        )
 
     def close(self) -> None:
-        self._end_of_turn.synchronize()
-        self._graph.reset()
-        self._recorded = False
+        device = self._stream.device_index
+        with _one_capture:
+            self._end_of_turn.synchronize()
+            self._graph.reset()
+            for pool in self._memory:
+                # Each node has PyTorch count one more user of the pool, and none less in the end.
+                while pool.use_count() > 1:
+                    torch._C._cuda_releasePool(device, pool.id)
+            self._memory.clear()
+
+    def __del__(self) -> None:
+        _dropped.extend(self._memory)
 
 
 class BindingsCapture(TorchCapture):
-    """As `TorchCapture`, with nodes by cuda-bindings, for the PyTorch that has none."""
+    """As `TorchCapture`, with nodes by cuda-bindings, for the PyTorch that has none.
 
-    def __init__(self, stream: torch.cuda.Stream) -> None:
+    Args:
+        stream: to capture on.
+        of_bodies: to capture the bodies of nodes on.
+    """
+
+    def __init__(self, stream: torch.cuda.Stream, of_bodies: torch.cuda.Stream) -> None:
         super().__init__(stream)
-        self._nodes = BindingsIfNodes()
-        # What the bodies of nodes allocate: PyTorch takes them for other captures than the graph's.
-        self._memory = torch.cuda.MemPool()
+        self._nodes = BindingsIfNodes(of_bodies)
+        # What bodies allocate, PyTorch does not take for the graph's.
+        self._memory.append(self._new_pool())
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        with super().recording(), torch.cuda.use_mem_pool(self._memory, self._stream.device):
+        with super().recording(), torch.cuda.use_mem_pool(self._memory[1], self._stream.device):
             yield
         self._nodes.tell_handles()
 
     def only_if(self, flag: Tensor, handle: Tensor | None = None) -> AbstractContextManager[None]:
         return self._nodes.node(flag, handle)
-
-    @property
-    def reserved_bytes(self) -> int:
-        if not self._recorded:
-            return 0
-        return super().reserved_bytes + _bytes_of(self._memory.id)
 
 
 def require_cuda(version: str | None, driver: int | None) -> None:
@@ -184,12 +229,3 @@ def _driver_version() -> int | None:
     except OSError:
         return None
     return version.value
-
-
-def _clear_workspaces() -> None:
-    torch._C._cuda_clearCublasWorkspaces()
-
-
-def _bytes_of(pool: tuple[int, int]) -> int:
-    segments: list[dict[str, int]] = torch.cuda.memory_snapshot(pool)
-    return sum(segment["total_size"] for segment in segments)

@@ -27,7 +27,7 @@ class Capture(abc.ABC):
     def only_if(self, flag: Tensor, handle: Tensor | None = None) -> AbstractContextManager[None]:
         """Inside `recording`: work issued inside is done only if `flag` is true when it is reached.
 
-        Contexts nest.
+        Contexts nest; an inner one is the last work of the one around it.
 
         Args:
             flag: bool scalar on the device.

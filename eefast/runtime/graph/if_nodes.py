@@ -41,9 +41,18 @@ class BindingsIfNodes:
     """The nodes of one graph, by CUDA's own functions through the package cuda-bindings.
 
     Where the exit step sets the condition itself, there is no kernel that reads the flag.
+
+    All bodies are captured on one stream, which is neither that of the graph nor one that PyTorch
+    hands out: an inner node is the last work of the body around it, so that body's capture can end
+    where the inner one begins. What a library sets up per stream is then there once.
+
+    Args:
+        stream: of the bodies, from `body_stream`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self._stream = stream
+        self._in_body = False
         self._to_tell: list[tuple[Tensor, int]] = []
 
     @staticmethod
@@ -55,10 +64,41 @@ class BindingsIfNodes:
             return "eefast's extension built with CUDA"
         return None
 
+    @staticmethod
+    def body_stream(device: torch.device) -> torch.cuda.Stream:
+        """A new stream, which lives as long as the process."""
+        with torch.cuda.device(device):
+            made = _call("cudaStreamCreateWithFlags", cudart.cudaStreamNonBlocking)
+        return torch.cuda.ExternalStream(int(made), device)
+
     @contextmanager
     def node(self, flag: Tensor, handle: Tensor | None) -> Iterator[None]:
         """What is captured inside is the node's body; see `Capture.only_if`."""
-        stream, inside = torch.cuda.current_stream(flag.device), torch.cuda.Stream(flag.device)
+        body = self._add(torch.cuda.current_stream(flag.device), flag, handle)
+        if self._in_body:
+            self._end_body()
+        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        at = self._stream.cuda_stream
+        _call("cudaStreamBeginCaptureToGraph", at, body, None, None, 0, mode)
+        self._in_body = True
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        except BaseException:
+            if self._in_body:  # whatever CUDA says to that, it is not what went wrong
+                cudart.cudaStreamEndCapture(at)
+                self._in_body = False
+            raise
+        if self._in_body:
+            self._end_body()
+
+    def tell_handles(self) -> None:
+        """Write the handles where the exit steps look for them; after the capture."""
+        for handle, number in self._to_tell:
+            handle.fill_(number)
+
+    def _add(self, stream: torch.cuda.Stream, flag: Tensor, handle: Tensor | None) -> Any:
+        """Add a node behind what a stream has captured; its empty body."""
         graph, _ = _captured_so_far(stream)
         # Whatever an earlier launch has left, the condition is false until somebody sets it.
         default = cudart.cudaGraphConditionalHandleFlags.cudaGraphCondAssignDefault
@@ -74,25 +114,17 @@ class BindingsIfNodes:
         node.conditional.type = cudart.cudaGraphConditionalNodeType.cudaGraphCondTypeIf
         node.conditional.size = 1
         graph, behind = _captured_so_far(stream)
-        # Without edge data the node waits for all of them to be done, which is what is wanted.
-        added = _call("cudaGraphAddNode", graph, behind, None, len(behind), node)
+        waits = [cudart.cudaGraphEdgeData() for _ in behind]  # until all of it is done
+        added = _call("cudaGraphAddNode", graph, behind, waits, len(behind), node)
         how = cudart.cudaStreamUpdateCaptureDependenciesFlags.cudaStreamSetCaptureDependencies
+        edge = [cudart.cudaGraphEdgeData()]
         at = stream.cuda_stream
-        _call("cudaStreamUpdateCaptureDependencies", at, [added], None, 1, how)
+        _call("cudaStreamUpdateCaptureDependencies", at, [added], edge, 1, how)
+        return node.conditional.phGraph_out[0]
 
-        body, at = node.conditional.phGraph_out[0], inside.cuda_stream
-        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        _call("cudaStreamBeginCaptureToGraph", at, body, None, None, 0, mode)
-        try:
-            with torch.cuda.stream(inside):
-                yield
-        finally:
-            _call("cudaStreamEndCapture", at)
-
-    def tell_handles(self) -> None:
-        """Write the handles where the exit steps look for them; after the capture."""
-        for handle, number in self._to_tell:
-            handle.fill_(number)
+    def _end_body(self) -> None:
+        self._in_body = False
+        _call("cudaStreamEndCapture", self._stream.cuda_stream)
 
 
 def _captured_so_far(stream: torch.cuda.Stream) -> tuple[Any, list[Any]]:
@@ -101,13 +133,18 @@ def _captured_so_far(stream: torch.cuda.Stream) -> tuple[Any, list[Any]]:
     return graph, nodes
 
 
-def _call(name: str, *args: Any) -> Any:
-    """What a function of CUDA gives: nothing, one value or a tuple.
+_WITH_EDGES = {
+    # In CUDA 12 the versions that know edges have numbers; in CUDA 13 there are no others.
+    "cudaStreamGetCaptureInfo": "_v3",
+    "cudaGraphAddNode": "_v2",
+    "cudaStreamUpdateCaptureDependencies": "_v2",
+}
 
-    Of functions with versions, the newest: it knows edges. CUDA 12 numbers it, CUDA 13 does not.
-    """
-    versions = (getattr(cudart, name + version, None) for version in ("_v3", "_v2", ""))
-    error, *values = next(filter(None, versions))(*args)
+
+def _call(name: str, *args: Any) -> Any:
+    """What a function of CUDA gives: nothing, one value or a tuple."""
+    function = getattr(cudart, name + _WITH_EDGES.get(name, ""), None) or getattr(cudart, name)
+    error, *values = function(*args)
     if error != cudart.cudaError_t.cudaSuccess:
         raise RuntimeError(f"{name}: {cudart.cudaGetErrorString(error)[1].decode()}")
     return values[0] if len(values) == 1 else tuple(values)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import ClassVar, get_args
+
+import torch
 
 from eefast.backbones import ModelInputs
 from eefast.multi_exit import MultiExitModel
@@ -19,18 +23,14 @@ from eefast.runtime.graph.static_inputs import StaticInputs
 from eefast.runtime.plan import Plan
 from eefast.runtime.stats import CallStats, RuntimeStats
 
-NESTED_NODES = 32
-"""The most nested nodes. Each is captured on a stream of its own while all around it are open, and
-PyTorch has 32 of them to hand out."""
-
 
 class GraphRuntime:
     """Captures the whole model once per shape into a CUDA graph that decides for itself.
 
     A shape is a number of samples and a length bucket, to which sequences are padded. A shape is
     captured when it is first met, which takes as long as some dozens of calls; `warm_up` does it
-    beforehand. The shapes used longest ago are given up when all together hold more than
-    `memory_limit`.
+    beforehand. When all together hold more than `memory_limit`, or the device has no more, those
+    used longest ago are given up, with a warning.
 
     Every layer after the first exit stands in an IF node whose condition the exit before has given.
     In `nested` nodes, each stage stands inside the node of the stage before: after the last sample
@@ -54,7 +54,8 @@ class GraphRuntime:
         device: records and replays, in the place of the model's CUDA device.
 
     Raises:
-        ValueError: unknown nodes, back end or buckets, or an implementation that does not fit.
+        ValueError: unknown nodes, back end or buckets, a limit that is no number of bytes, or an
+            implementation that does not fit.
         TypeError, RuntimeError: as `eefast.ops.implementation`; this torch, CUDA or driver has no
             IF nodes.
     """
@@ -69,13 +70,15 @@ class GraphRuntime:
         model: MultiExitModel,
         impl: Impl,
         length_buckets: Sequence[int] | None = None,
-        memory_limit: int = 1 << 30,
+        memory_limit: int = 4 << 30,
         nodes: Nodes = "nested",
         back_end: BackEnd = "auto",
         device: GraphDevice | None = None,
     ) -> None:
         if nodes not in get_args(Nodes):
             raise ValueError(f"nodes must be one of {get_args(Nodes)}, got {nodes!r}")
+        if not isinstance(memory_limit, int) or memory_limit < 1:
+            raise ValueError(f"memory_limit must be a number of bytes, got {memory_limit!r}")
         if impl == "reference":
             raise ValueError(
                 "impl='reference' cannot be captured into a CUDA graph, because it looks who is "
@@ -83,15 +86,18 @@ class GraphRuntime:
             )
         implementation(impl, model.device, model.dtype, classes=model.num_classes)
         self._model = model
+        self._on = model.device
         self._backbone = model.adapter
         self._impl = impl
         self._buckets = LengthBuckets(length_buckets, self._backbone.max_length)
         self._memory_limit = memory_limit
         self._nodes = nodes
-        self._device = device or CudaGraphDevice(model.device, back_end)
+        self._device = device or CudaGraphDevice(self._on, back_end)
         self._lock = threading.Lock()
         self._captured: OrderedDict[Hashable, CapturedCall] = OrderedDict()  # used last comes last
         self._layout: tuple[Plan | None, Hashable] = (None, None)
+        self._addresses: tuple[object, ...] = ()
+        self._parts: tuple[object, ...] = ()
 
     def run(self, plan: Plan, inputs: ModelInputs, stats: RuntimeStats | None = None) -> ExitState:
         """One call; its shape is captured first, unless it has been.
@@ -102,22 +108,44 @@ class GraphRuntime:
             stats: gets one entry, if given.
 
         Raises:
-            ValueError: inputs that the backbone or the buckets cannot take, or on another device;
-                more exits than nodes can nest.
+            ValueError: inputs that the backbone or the buckets cannot take, or on another device.
             RuntimeError: layers that cannot be captured, or that need more than `memory_limit`.
+            torch.OutOfMemoryError: there is no room for a shape, all others given up.
         """
         samples, length = self._backbone.check(inputs)
-        for name, tensor in zip(inputs._fields, inputs, strict=True):
-            if tensor is not None and tensor.device != self._model.device:
-                raise ValueError(f"{name}: got device {tensor.device}; wanted {self._model.device}")
+        self._check_buffered(inputs, samples, length)
         if not samples:
-            return ExitState.start(0, self._model.num_classes, len(plan.table), self._model.device)
+            return ExitState.start(0, self._model.num_classes, len(plan.table), self._on)
         with self._lock:
             call = self._call_for(plan, inputs, samples, length)
             state, launches = call.run(plan, inputs, length)
         if stats is not None:
             stats.add(partial(_count, plan, state, launches))
         return state
+
+    def close(self) -> None:
+        """Wait for the calls under way and give up all captured shapes."""
+        with self._lock:
+            self._forget_all()
+
+    def _check_buffered(self, inputs: ModelInputs, samples: int, length: int) -> None:
+        """Refuse what a copy into a buffer would take in silence."""
+        for name, tensor in zip(inputs._fields, inputs, strict=True):
+            if tensor is None:
+                continue
+            if tensor.device != self._on:
+                raise ValueError(f"{name}: got device {tensor.device}; wanted {self._on}")
+            if name in ("attention_mask", "inputs_embeds"):
+                continue
+            if tensor.dtype not in (torch.int64, torch.int32):
+                raise ValueError(f"{name}: got {tensor.dtype}; wanted torch.int64 or torch.int32")
+            if tensor.shape not in ((samples, length), (1, length)):
+                got = list(tensor.shape)
+                raise ValueError(f"{name}: got shape {got}; wanted [{samples}, {length}]")
+
+    def _forget_all(self) -> None:
+        while self._captured:
+            self._captured.popitem()[1].close()
 
     def _call_for(self, plan: Plan, inputs: ModelInputs, samples: int, length: int) -> CapturedCall:
         bucket, embeds = self._buckets.bucket(length), inputs.inputs_embeds
@@ -129,10 +157,16 @@ class GraphRuntime:
             None if embeds is None else (embeds.shape[2], embeds.dtype),
         )
         call = self._captured.get(key)
-        if call is None:
-            call = self._capture(plan, inputs, samples, length, bucket)
-            self._captured[key] = call
-            self._make_room()
+        while call is None:
+            try:
+                call = self._capture(plan, inputs, samples, length, bucket)
+            except torch.OutOfMemoryError:
+                if not self._captured:
+                    raise
+                self._give_up_one()
+            else:
+                self._captured[key] = call
+                self._make_room()
         self._captured.move_to_end(key)
         return call
 
@@ -140,52 +174,68 @@ class GraphRuntime:
         self, plan: Plan, inputs: ModelInputs, samples: int, length: int, bucket: int
     ) -> CapturedCall:
         model = self._model
-        if self._nodes == "nested" and len(plan.stages) - 1 > NESTED_NODES:
-            raise ValueError(
-                f"nodes='nested' takes up to {NESTED_NODES + 1} exits, the policy uses "
-                f"{len(plan.stages)}; options={{'nodes': 'flat'}} takes any number"
-            )
         buffers = StaticInputs(
             inputs,
             bucket,
             token_types="token_type_ids" in self._backbone.takes,
             padding=self._backbone.padding_token,
-            device=model.device,
+            device=self._on,
         )
         buffers.write(inputs, length)
         exit_step = implementation(
-            self._impl, model.device, model.dtype, rows=samples, classes=model.num_classes
+            self._impl, self._on, model.dtype, rows=samples, classes=model.num_classes
         )
         return CapturedCall(
             self._device, self._backbone, exit_step, plan, model.num_classes, buffers, self._nodes
         )
 
     def _make_room(self) -> None:
-        """Give up the shapes used longest ago, until what is left fits; the newest must fit."""
+        """Give up shapes until what is left fits; the newest must fit."""
         while sum(call.reserved_bytes for call in self._captured.values()) > self._memory_limit:
-            _, call = self._captured.popitem(last=False)
-            needed = call.reserved_bytes
-            call.close()
+            needed = self._give_up_one()
             if not self._captured:
                 raise RuntimeError(
                     f"this shape needs {needed} bytes of device memory, memory_limit is "
                     f"{self._memory_limit}; give more, or call with fewer samples or tokens"
                 )
 
+    def _give_up_one(self) -> int:
+        """Give up the shape used longest ago; its bytes."""
+        _, call = self._captured.popitem(last=False)
+        freed = call.reserved_bytes
+        call.close()
+        if self._captured:
+            warnings.warn(
+                "captured shapes do not all fit into memory_limit or the device's memory: the one "
+                "used longest ago is given up, and captured anew when it is met again",
+                stacklevel=2,
+            )
+        return freed
+
     def _layout_of(self, plan: Plan) -> Hashable:
-        """All that a capture takes from a plan and its model, but for numbers in memory."""
+        """All that a capture takes from a plan, but for numbers in memory.
+
+        What was captured of a model whose parts have been replaced since is forgotten here.
+        """
         known, layout = self._layout
         if known is not plan:
             tensors = (*self._model.parameters(), *self._model.buffers())
+            addresses = tuple((t.data_ptr(), t.stride()) for t in tensors)
+            parts = (*self._model.modules(), *tensors)  # held, so that none is another in disguise
+            if addresses != self._addresses or not _same(parts, self._parts):
+                self._forget_all()
+                self._addresses, self._parts = addresses, parts
             layout = (
                 tuple((stage.layers, stage.exit, stage.step) for stage in plan.stages),
                 plan.table.shape,
                 self._model.backbone.config._attn_implementation,
-                tuple(map(id, self._model.modules())),
-                tuple(tensor.data_ptr() for tensor in tensors),
             )
             self._layout = (plan, layout)
         return layout
+
+
+def _same(ours: tuple[object, ...], theirs: tuple[object, ...]) -> bool:
+    return len(ours) == len(theirs) and all(map(operator.is_, ours, theirs))
 
 
 def _count(plan: Plan, state: ExitState, launches: int) -> CallStats:

@@ -45,7 +45,7 @@ def test_lengths_must_fit_the_model():
         LengthBuckets([8, 41], 40)
 
 
-@pytest.mark.parametrize("lengths", [[8.5], 8, "ab"])
+@pytest.mark.parametrize("lengths", [[8.5], 8, "ab", iter([8])])
 def test_lengths_must_be_whole_numbers(lengths):
-    with pytest.raises(TypeError, match="length_buckets must be whole numbers"):
+    with pytest.raises(TypeError, match="length_buckets must be a list of whole numbers"):
         LengthBuckets(lengths, 40)

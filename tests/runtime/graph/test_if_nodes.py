@@ -1,7 +1,6 @@
 """The two ways to make IF nodes: what they ask of PyTorch and of CUDA, and in which order."""
 
-import inspect
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +11,9 @@ from eefast.runtime.graph.if_nodes import BindingsIfNodes, torch_if_node
 
 cudart = pytest.importorskip("cuda.bindings.runtime")
 SUCCESS, FAILURE = cudart.cudaError_t.cudaSuccess, cudart.cudaError_t.cudaErrorInvalidValue
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="the functions are called with what no driver may get"
+)
 FLAG = torch.ones((), dtype=torch.bool)
 
 
@@ -41,22 +43,38 @@ def test_torch_is_told_of_the_end_whatever_happens():
 
 
 class Driver:
-    """CUDA's functions, with the signatures and structures of the real package, on no device."""
+    """CUDA's functions without a device: the real package's take the arguments, this one answers.
+
+    Args:
+        numbered: as in CUDA 12, where the versions with edges have numbers.
+    """
 
     HANDLE = (1 << 63) + 5  # a handle is unsigned
+    STREAM, BODY_STREAM = 7, 8
+    GRAPH, BEHIND = cudart.cudaGraph_t(), [cudart.cudaGraphNode_t()] * 2
+    WITH_EDGES = {  # noqa: RUF012
+        "cudaStreamGetCaptureInfo": "_v3",
+        "cudaGraphAddNode": "_v2",
+        "cudaStreamUpdateCaptureDependencies": "_v2",
+    }
+    RESULTS = {  # noqa: RUF012
+        "cudaStreamGetCaptureInfo": ("status", 1, GRAPH, BEHIND, ["edges"] * 2, 2),
+        "cudaGraphConditionalHandleCreate": (cudart.cudaGraphConditionalHandle(HANDLE),),
+        "cudaGraphAddNode": (cudart.cudaGraphNode_t(),),
+        "cudaStreamUpdateCaptureDependencies": (),
+        "cudaStreamBeginCaptureToGraph": (),
+        "cudaStreamEndCapture": (GRAPH,),
+    }
 
-    def __init__(self, monkeypatch, numbered=False):
+    def __init__(self, monkeypatch, numbered):
         self.asked = []
-        self.streams = []
         self.fails = None
         self._numbered = numbered
+        self.streams = [SimpleNamespace(cuda_stream=self.STREAM)]
+        cuda = if_nodes.torch.cuda
         monkeypatch.setattr(if_nodes, "cudart", self)
-        monkeypatch.setattr(if_nodes.torch.cuda, "current_stream", lambda *_: self.streams[-1])
-        monkeypatch.setattr(
-            if_nodes.torch.cuda, "Stream", lambda *_: SimpleNamespace(cuda_stream=8)
-        )
-        monkeypatch.setattr(if_nodes.torch.cuda, "stream", lambda stream: self.on(stream))
-        self.streams.append(SimpleNamespace(cuda_stream=7))
+        monkeypatch.setattr(cuda, "current_stream", lambda *_: self.streams[-1])
+        monkeypatch.setattr(cuda, "stream", self.on)
 
     @contextmanager
     def on(self, stream):
@@ -66,28 +84,26 @@ class Driver:
         finally:
             self.streams.pop()
 
+    def nodes(self):
+        return BindingsIfNodes(SimpleNamespace(cuda_stream=self.BODY_STREAM))
+
     def __getattr__(self, name):
         plain, _, version = name.partition("_v")
-        results = {
-            "cudaStreamGetCaptureInfo": ("status", 1, "graph", ["node"], ["edge"], 1),
-            "cudaGraphConditionalHandleCreate": (cudart.cudaGraphConditionalHandle(self.HANDLE),),
-            "cudaGraphAddNode": ("if node",),
-            "cudaStreamUpdateCaptureDependencies": (),
-            "cudaStreamBeginCaptureToGraph": (),
-            "cudaStreamEndCapture": ("body",),
-        }
-        if plain not in results:
+        if plain not in self.RESULTS:
             return getattr(cudart, name)
-        has_versions = plain in ("cudaStreamGetCaptureInfo", "cudaGraphAddNode",
-                                 "cudaStreamUpdateCaptureDependencies")  # fmt: skip
-        if bool(version) != (self._numbered and has_versions):
+        asked_for = self.WITH_EDGES.get(plain, "") if self._numbered else ""
+        if version and name != plain + self.WITH_EDGES.get(plain, ""):
+            pytest.fail(f"{name}: nobody knows what it takes")  # newer ones take other arguments
+        if name != plain + asked_for and (version or plain in self.WITH_EDGES):
             raise AttributeError(name)
 
         def function(*args):
-            inspect.signature(getattr(cudart, plain)).bind(*args)
+            real = plain + self.WITH_EDGES.get(plain, "")  # of whichever version is installed
+            real = real if hasattr(cudart, real) else plain
+            error, *_ = getattr(cudart, real)(*args)  # there is no driver
+            assert error == cudart.cudaError_t.cudaErrorInsufficientDriver
             self.asked.append((plain, args))
-            error = FAILURE if self.fails == plain else SUCCESS
-            return (error, *results[plain])
+            return (FAILURE if self.fails == plain else SUCCESS, *self.RESULTS[plain])
 
         return function
 
@@ -113,25 +129,25 @@ def driver(request, monkeypatch):
 
 
 def test_a_node_of_cuda_s_own(driver):
-    nodes, handle = BindingsIfNodes(), torch.zeros((), dtype=torch.int64)
+    nodes, handle = driver.nodes(), torch.zeros((), dtype=torch.int64)
     with nodes.node(FLAG, handle):
         assert driver.order == NODE
-        assert driver.streams[-1].cuda_stream == 8  # the body is captured on another stream
+        assert driver.streams[-1].cuda_stream == driver.BODY_STREAM
     assert driver.order == [*NODE, "cudaStreamEndCapture"]
-    assert driver.streams[-1].cuda_stream == 7
+    assert driver.streams[-1].cuda_stream == driver.STREAM
     asked = dict(driver.asked)
     graph, behind, edges, count, node = asked["cudaGraphAddNode"]
-    assert (graph, behind, edges, count) == ("graph", ["node"], None, 1)
+    assert (graph, behind, len(edges), count) == (driver.GRAPH, driver.BEHIND, 2, 2)
     assert node.type == cudart.cudaGraphNodeType.cudaGraphNodeTypeConditional
     assert node.conditional.type == cudart.cudaGraphConditionalNodeType.cudaGraphCondTypeIf
     assert (int(node.conditional.handle), node.conditional.size) == (driver.HANDLE, 1)
-    assert asked["cudaStreamUpdateCaptureDependencies"][:2] == (7, ["if node"])
-    assert asked["cudaStreamBeginCaptureToGraph"][0] == 8
-    assert asked["cudaStreamEndCapture"] == (8,)
+    assert asked["cudaStreamUpdateCaptureDependencies"][0] == driver.STREAM
+    assert asked["cudaStreamBeginCaptureToGraph"][0] == driver.BODY_STREAM
+    assert asked["cudaStreamEndCapture"] == (driver.BODY_STREAM,)
 
 
 def test_the_exit_step_is_told_the_handle_that_it_sets(driver):
-    nodes, handle = BindingsIfNodes(), torch.zeros((), dtype=torch.int64)
+    nodes, handle = driver.nodes(), torch.zeros((), dtype=torch.int64)
     with nodes.node(FLAG, handle):
         pass
     assert handle == 0  # nothing may be written while a graph is being captured
@@ -144,23 +160,48 @@ def test_otherwise_a_kernel_reads_the_flag(driver, monkeypatch):
     monkeypatch.setattr(
         if_nodes.torch.ops, "eefast", SimpleNamespace(set_conditional=lambda *a: set_from.append(a))
     )
-    with BindingsIfNodes().node(FLAG, None):
+    with driver.nodes().node(FLAG, None):
         pass
     assert set_from == [(FLAG, driver.HANDLE - (1 << 64))]
 
 
-def test_nodes_nest(driver):
-    nodes = BindingsIfNodes()
-    with nodes.node(FLAG, FLAG), nodes.node(FLAG, FLAG):
+END, BEGIN = "cudaStreamEndCapture", "cudaStreamBeginCaptureToGraph"
+
+
+def test_an_inner_body_follows_the_outer_one_on_the_same_stream(driver):
+    nodes = driver.nodes()
+    with nodes.node(FLAG, FLAG), nodes.node(FLAG, FLAG), nodes.node(FLAG, FLAG):
         pass
-    assert driver.order == [*NODE, *NODE, "cudaStreamEndCapture", "cudaStreamEndCapture"]
+    assert driver.order == [*NODE, *(*NODE[:-1], END, BEGIN) * 2, END]
+    # Each inner node was added where the outer body was captured.
+    assert [args[0] for name, args in driver.asked if name == NODE[0]] == [7, 7, 8, 8, 8, 8]
+    assert driver.streams[-1].cuda_stream == driver.STREAM
 
 
-def test_a_body_ends_whatever_happens(driver):
-    with pytest.raises(KeyboardInterrupt), BindingsIfNodes().node(FLAG, FLAG):
-        raise KeyboardInterrupt
-    assert driver.order[-1] == "cudaStreamEndCapture"
-    assert driver.streams[-1].cuda_stream == 7
+def test_one_node_behind_another(driver):
+    nodes = driver.nodes()
+    for _ in range(2):
+        with nodes.node(FLAG, FLAG):
+            pass
+    assert driver.order == [*NODE, END] * 2
+    assert {args[0] for name, args in driver.asked if name == NODE[0]} == {driver.STREAM}
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_body_ends_whatever_happens(driver, depth):
+    nodes = driver.nodes()
+
+    def interrupted():
+        with ExitStack() as open_nodes:
+            for _ in range(depth):
+                open_nodes.enter_context(nodes.node(FLAG, FLAG))
+            driver.fails = END  # which is not what went wrong
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert driver.order.count(END) == driver.order.count(BEGIN) == depth
+    assert driver.streams[-1].cuda_stream == driver.STREAM
 
 
 @pytest.mark.parametrize("name", sorted(set(NODE)))
@@ -168,7 +209,7 @@ def test_what_cuda_refuses_is_said(driver, name):
     driver.fails = name
     with (
         pytest.raises(RuntimeError, match=f"{name}: invalid argument"),
-        BindingsIfNodes().node(FLAG, FLAG),
+        driver.nodes().node(FLAG, FLAG),
     ):
         pass
 

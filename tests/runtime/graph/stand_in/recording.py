@@ -152,8 +152,14 @@ class StandInGraph:
             THREAD.graph.refuse("replay: a capture is under way")
         if self._program is None:
             raise GraphError("replay: no capture came to its end, or the graph was reset since")
-        # What the device does is no question of the host's, whoever counts those.
-        with torch.inference_mode(), unwatched(), torch._C.DisableTorchFunction():
+        # What the device does is no question of the host's, whoever counts those, and no concern of
+        # the host's autocast.
+        with (
+            torch.inference_mode(),
+            torch.autocast("cpu", enabled=False),
+            unwatched(),
+            torch._C.DisableTorchFunction(),
+        ):
             for memory in self._others.values():
                 memory.storage()  # raises if it is gone
             for memory in self._own:
