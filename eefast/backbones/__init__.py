@@ -1,7 +1,7 @@
 """Backbones: one small adapter per transformers family, driven layer by layer."""
 
 from eefast.backbones.albert import AlbertBackbone
-from eefast.backbones.base import Backbone, LayerInputs, ModelInputs
+from eefast.backbones.base import Backbone, LayerInputs, ModelInputs, without_idle_mask
 from eefast.backbones.bert import BertBackbone
 from eefast.backbones.distilbert import DistilBertBackbone
 from eefast.backbones.electra import ElectraBackbone
@@ -27,4 +27,5 @@ __all__ = [
     "base_model_of",
     "hides_nothing",
     "register_backbone",
+    "without_idle_mask",
 ]

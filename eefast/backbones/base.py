@@ -46,6 +46,13 @@ class ModelInputs(NamedTuple):
     inputs_embeds: Tensor | None = None  # (B, T, E), dtype of the model
 
 
+def without_idle_mask(inputs: ModelInputs) -> ModelInputs:
+    """The inputs without a mask that hides nothing, as far as the host can tell without waiting."""
+    if inputs.attention_mask is None or not hides_nothing(inputs.attention_mask):
+        return inputs
+    return inputs._replace(attention_mask=None)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class LayerInputs:
     """What every layer needs beside the hidden states; made by `embed`, the same for all layers.
@@ -97,6 +104,7 @@ class Backbone(abc.ABC):
         self.hidden_size: int = config.hidden_size
         self.max_length: int | None = getattr(config, "max_position_embeddings", None)
         self.padding_token: int = getattr(config, "pad_token_id", None) or 0
+        self._reads_first_tokens = type(self).readout is Backbone.readout
 
     def embed(
         self,
@@ -115,9 +123,7 @@ class Backbone(abc.ABC):
         """
         inputs = ModelInputs(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         self.check(inputs)
-        if attention_mask is not None and hides_nothing(attention_mask):
-            inputs = inputs._replace(attention_mask=None)
-        return self.embed_unchecked(inputs)
+        return self.embed_unchecked(without_idle_mask(inputs))
 
     def check(self, inputs: ModelInputs) -> tuple[int, int]:
         """The number of samples and of tokens of inputs that the model can take.
@@ -185,6 +191,11 @@ class Backbone(abc.ABC):
     def readout(self, hidden: Tensor) -> Tensor:
         """The vectors [B, D] that an exit head reads: a view of the first tokens, not a copy."""
         return hidden.select(1, 0)
+
+    def for_exit_step(self, hidden: Tensor) -> Tensor:
+        """What `eefast.ops.exit_step` is given to read: `readout(hidden)` or, if that is the first
+        tokens, `hidden` itself: the op finds them, and a view costs as much as a small exit."""
+        return hidden if self._reads_first_tokens else self.readout(hidden)
 
     def _must_take(self, name: str) -> None:
         if name not in self.takes:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eefast.backbones import ModelInputs
+from eefast.backbones import ModelInputs, without_idle_mask
 from eefast.multi_exit import MultiExitModel
 from eefast.ops import ExitState, Impl, implementation
 from eefast.runtime.plan import Plan
@@ -55,18 +55,19 @@ class DirectRuntime:
         Raises:
             ValueError: inputs that the backbone cannot take.
         """
-        hidden, layer_inputs = self._backbone.embed(*inputs)
-        samples = len(hidden)
+        samples, _ = self._backbone.check(inputs)
+        # Before the layers have emptied the caches: there it costs half as much again.
         state = ExitState.start(samples, self._num_classes, len(plan.table))
         if not samples:
             return state
+        hidden, layer_inputs = self._backbone.embed_unchecked(without_idle_mask(inputs))
         rows: Tensor | None = None
         regroupings = 0
         run_layer, last = self._backbone.layer, plan.stages[-1]
         for stage in plan.stages:
             for layer in stage.layers:
                 hidden = run_layer(layer, hidden, layer_inputs)
-            readout = self._backbone.readout(hidden)
+            readout = self._backbone.for_exit_step(hidden)
             self._exit_step(readout, None, *stage.head, plan.table, rows, stage.step, *state)
             if stage is last or not state.running.numpy()[stage.exit - 1]:
                 break

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from eefast.backbones import ModelInputs
+from eefast import compile
+from eefast.backbones import BertBackbone, ModelInputs
 from eefast.policies import Never
 from eefast.runtime.batch import Batches
 from eefast.runtime.plan import Plan
@@ -56,3 +57,20 @@ def test_too_many_rows_are_refused_before_the_first_layer(model, asked):
     with pytest.raises(ValueError, match="takes up to 8 rows, got 9"):
         started(batches, model, 9)
     started(batches, model, 8)
+
+
+class LastToken(BertBackbone):
+    def readout(self, hidden):
+        return hidden[:, -1]
+
+
+@pytest.mark.parametrize("runtime", ["direct", "sync"])
+def test_exits_read_what_the_family_says(runtime):
+    model = tiny_model()
+    inputs = inputs_for(model, 5)
+    first = compile(model, Never(), runtime=runtime)(**inputs).logits
+    torch.testing.assert_close(first, model(**inputs).logits)
+    model.adapter = LastToken(model.backbone)
+    last = compile(model, Never(), runtime=runtime)(**inputs).logits
+    torch.testing.assert_close(last, model(**inputs).logits)
+    assert not torch.allclose(first, last, atol=1e-2)
