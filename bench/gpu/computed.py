@@ -1,4 +1,4 @@
-"""What bench/overhead_model.py computes from the constants measured here, beside the times."""
+"""What bench/overhead_model computes from the constants measured here, beside the times."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bench.overhead_constants import PUBLISHED, Constants
-from bench.overhead_model import Runtime, call_us, mean_us
+from bench.overhead_model import PUBLISHED, Constants, Runtime, call_us, mean_us
 
 RUNTIMES: dict[str, Runtime] = {
     "sync": "sync", "runahead": "runahead", "graph nested": "graph", "graph flat": "graph_flat",

@@ -24,7 +24,7 @@ among them. Its ratio to the layer speed-up says what is left of the gain: 1.00 
 """
 
 CONSTANTS_TEXT = """\
-Computed by bench/overhead_model.py with the constants below, measured on this machine where they
+Computed by bench/overhead_model with the constants below, measured on this machine where they
 could be; / measured. `Never(), graph` agrees by construction.
 """
 

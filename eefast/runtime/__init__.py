@@ -1,6 +1,8 @@
 """Runtimes: how layers and exit steps are driven, and the compiled model around them."""
 
-from eefast.runtime.compiled import CompiledModel, EarlyExitOutput, Runtime, compile
+from eefast.runtime.compiled import CompiledModel, compile
+from eefast.runtime.output import EarlyExitOutput
+from eefast.runtime.registry import Runtime
 from eefast.runtime.stats import CallStats, RuntimeStats
 
 __all__ = [

@@ -5,72 +5,24 @@ from __future__ import annotations
 import copy
 import operator
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedModel
-from transformers.utils.generic import ModelOutput
 
 from eefast.backbones import ModelInputs
 from eefast.multi_exit import MultiExitConfig, MultiExitModel
-from eefast.ops import ExitState, Impl, implementation
+from eefast.ops import Impl, implementation
 from eefast.policies import Policy, policy_class
-from eefast.runtime.direct import DirectRuntime
 from eefast.runtime.graph import GraphRuntime
+from eefast.runtime.output import EarlyExitOutput
 from eefast.runtime.plan import Plan
-from eefast.runtime.runahead import RunAheadRuntime
+from eefast.runtime.registry import RUNTIMES, Runtime, runtime_for
 from eefast.runtime.stats import RuntimeStats
-from eefast.runtime.sync import SyncRuntime
 from eefast.trace import check_labels
 from eefast.training import task_loss
-
-Runtime = Literal["auto", "direct", "sync", "runahead", "graph"]
-
-_RUNTIMES: dict[str, type[DirectRuntime | SyncRuntime | RunAheadRuntime | GraphRuntime]] = {
-    "direct": DirectRuntime,
-    "sync": SyncRuntime,
-    "runahead": RunAheadRuntime,
-    "graph": GraphRuntime,
-}
-_DEFAULT_RUNTIME = {"cpu": "direct", "cuda": "runahead"}
-
-
-@dataclass
-class EarlyExitOutput(ModelOutput):
-    """Output of a compiled model, one entry per sample in the order given."""
-
-    loss: Tensor | None = None  # scalar, if labels were given: the task loss of `logits`
-    logits: Tensor | None = None  # (B, C) float32, of the exit at which the sample left
-    prediction: Tensor | None = None  # (B,) int32
-    exit_layer: Tensor | None = None  # (B,) int32, 1-based layer after which it left
-    score: Tensor | None = None  # (B,) float32, the policy's score when it left
-
-    @classmethod
-    def of(cls, state: ExitState, loss: Tensor | None) -> EarlyExitOutput:
-        """The output of a finished call.
-
-        What the constructor would arrive at, without its detours through `__setattr__` and its
-        search for mappings and lists: they cost 25 us when the caches are cold, as they are after
-        a model has run.
-        """
-        output = cls.__new__(cls)
-        values = {
-            "loss": loss,
-            "logits": state.logits,
-            "prediction": state.prediction,
-            "exit_layer": state.exit_layer,
-            "score": state.score,
-        }
-        output.__dict__.update(values)
-        put = OrderedDict.__setitem__
-        for name, value in values.items():
-            if value is not None:
-                put(output, name, value)
-        return output
 
 
 class CompiledModel(PreTrainedModel):
@@ -220,7 +172,7 @@ class CompiledModel(PreTrainedModel):
         # to(), half() and their like make new weights; the plan holds the old ones, and the runtime
         # was made for the old device and precision. What does not fit is refused before that.
         moved = fn(torch.empty(0, dtype=self.dtype, device=self.device))
-        _runtime_for(self._asked[0], moved.device, self._asked[1])
+        runtime_for(self._asked[0], moved.device, self._asked[1])
         implementation(self.impl, moved.device, moved.dtype, classes=self.model.num_classes)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._start_runtime()
@@ -231,11 +183,11 @@ class CompiledModel(PreTrainedModel):
 
     def _start_runtime(self) -> None:
         runtime, options = self._asked
-        self.runtime = _runtime_for(runtime, self.model.device, options)
+        self.runtime = runtime_for(runtime, self.model.device, options)
         before = getattr(self, "_runtime", None)
         if isinstance(before, GraphRuntime):
             before.close()
-        self._runtime = _RUNTIMES[self.runtime](self.model, self.impl, **options)
+        self._runtime = RUNTIMES[self.runtime](self.model, self.impl, **options)
 
     def __reduce__(self) -> Any:
         # Copies and pickles are compiled anew: kernels are not data, and the copy's plan must
@@ -281,7 +233,7 @@ def compile(
             "eefast.MultiExitModel.from_pretrained"
         )
     options = dict(options or {})
-    _runtime_for(runtime, model.device, options)
+    runtime_for(runtime, model.device, options)
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise TypeError(f"dtype must be a torch.dtype such as torch.bfloat16, got {dtype!r}")
     if isinstance(policy, str):
@@ -290,27 +242,6 @@ def compile(
         model = copy.deepcopy(model)
         model.to(dtype)  # type: ignore[arg-type]
     return CompiledModel(model, policy, runtime, impl, options)
-
-
-def _runtime_for(runtime: str, device: torch.device, options: Mapping[str, Any]) -> str:
-    """The name of the runtime, if there is one that fits the device and has these options."""
-    if runtime == "auto":
-        if device.type not in _DEFAULT_RUNTIME:
-            raise ValueError(
-                f"there is no runtime for device {device} yet; there is one for "
-                f"{sorted(_DEFAULT_RUNTIME)}"
-            )
-        runtime = _DEFAULT_RUNTIME[device.type]
-    if runtime not in _RUNTIMES:
-        raise ValueError(f"runtime must be 'auto' or one of {sorted(_RUNTIMES)}, got {runtime!r}")
-    wanted, known = _RUNTIMES[runtime].device_type, _RUNTIMES[runtime].options
-    if wanted is not None and device.type != wanted:
-        raise ValueError(f"runtime {runtime!r} runs on {wanted!r}, the model is on {device}")
-    unknown = sorted(options.keys() - known)
-    if unknown:
-        has = sorted(known) or "none"
-        raise TypeError(f"options: runtime {runtime!r} has no {unknown}; it has {has}")
-    return runtime
 
 
 def _named_policy(name: str, model: MultiExitModel) -> Policy:

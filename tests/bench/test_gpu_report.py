@@ -8,8 +8,7 @@ import pytest
 from bench.gpu.computed import computed_us, constants, decision_us, measured_constants
 from bench.gpu.models import conclusions
 from bench.gpu.report import failures, markdown
-from bench.overhead_constants import PUBLISHED
-from bench.overhead_model import call_us
+from bench.overhead_model import PUBLISHED, call_us
 
 
 def timed(us, **more):

@@ -8,8 +8,7 @@ from typing import get_args
 
 import pytest
 
-from bench.overhead_constants import PUBLISHED, Constants
-from bench.overhead_model import Runtime, call_us, mean_us
+from bench.overhead_model import PUBLISHED, Constants, Runtime, call_us, mean_us
 
 ROOT = Path(__file__).parents[2]
 NAMES = [constant.name for constant in fields(Constants)]

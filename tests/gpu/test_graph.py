@@ -11,7 +11,7 @@ from eefast.ops import implementation
 from eefast.policies import Confidence, Never
 from eefast.runtime.graph.cuda import chosen_back_end
 from tests.backbones.families import FAMILIES, model_of
-from tests.gpu.calls import HALF_A_SECOND, POLICIES, call, check, no_synchronisation, to_gpu
+from tests.gpu.calls import POLICIES, call, check, no_synchronisation, to_gpu
 from tests.models import inputs_for, tiny_model
 
 pytestmark = [
@@ -218,16 +218,6 @@ def test_a_device_that_is_not_the_current_one(on_cpu):
     fast(**there)
     torch.cuda.empty_cache()
     check(fast(**there), compile(on_cpu, MIXED)(**inputs))
-
-
-def test_the_result_is_returned_while_the_gpu_is_busy(on_gpu):
-    fast, inputs = graph(on_gpu, Never()), to_gpu(inputs_for(on_gpu, 4))
-    fast(**inputs)
-    with no_synchronisation():
-        torch.cuda._sleep(HALF_A_SECOND)
-        out = fast(**inputs)
-        assert not torch.cuda.current_stream().query()
-    assert out.exit_layer.tolist() == [4] * 4
 
 
 def test_counting(on_gpu):

@@ -55,8 +55,10 @@ def test_regrouping_does_not_synchronise_either(on_cpu, on_gpu, monkeypatch):
     assert all(stats.regroupings >= 1 for stats in fast.stats.calls)
 
 
-def test_the_result_is_returned_while_the_gpu_is_busy(on_gpu):
-    fast, inputs = compile(on_gpu, Never()), to_gpu(inputs_for(on_gpu, 4))
+@pytest.mark.parametrize("runtime", ["runahead", "graph"])
+def test_the_result_is_returned_while_the_gpu_is_busy(on_gpu, runtime):
+    fast = compile(on_gpu, Never(), runtime=runtime)
+    inputs = to_gpu(inputs_for(on_gpu, 4))
     fast(**inputs)
     with no_synchronisation():
         torch.cuda._sleep(HALF_A_SECOND)

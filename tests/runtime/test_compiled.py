@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 import eefast
 from eefast import EarlyExitOutput, MultiExitModel, compile
 from eefast.policies import BEEM, PABEE, Budgeted, Confidence, Never
-from eefast.runtime import compiled
+from eefast.runtime.registry import RUNTIMES
 from tests.models import inputs_for, tiny_model
 
 
@@ -211,7 +211,7 @@ def test_options_reach_the_runtime(model, monkeypatch):
 
     given = []
     runtime.device_type, runtime.options = None, frozenset({"depth"})
-    monkeypatch.setitem(compiled._RUNTIMES, "runahead", runtime)
+    monkeypatch.setitem(RUNTIMES, "runahead", runtime)
     options = {"depth": 2}
     fast = compile(model, Never(), runtime="runahead", options=options)
     options["depth"] = 3  # the caller's affair

@@ -1,14 +1,4 @@
-"""Computes what sync, run-ahead and graph cost as layers get faster. It measures nothing.
-
-    python -m bench.overhead_model > docs/overhead_model.md
-
-A discrete-event simulation of two actors. The host enqueues kernels, each at a cost; the GPU runs
-them in order, with a gap between two; the host waits where the runtime does. To hold the model
-against a GPU, replace its constants by what was measured there:
-
-    here = dataclasses.replace(PUBLISHED, op_us=4.1, node_us=1.7)
-    call_us("graph", layers=12, layer_us=56, kernels_per_layer=4, exit_layer=6, constants=here)
-"""
+"""The simulation of a host and a GPU."""
 
 from __future__ import annotations
 
@@ -16,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any, Literal, get_args
 
-from bench.overhead_constants import PUBLISHED, Constants
+from bench.overhead_model.constants import PUBLISHED, Constants
 
 Runtime = Literal["sync", "runahead", "graph", "graph_flat", "eager_full", "graph_full"]
 
@@ -167,9 +157,3 @@ def mean_us(runtime: Runtime, exits: Mapping[int, float], **call: Any) -> CallCo
     )
     added = sum(share * i * costs[i].decision_us for i, share in exits.items())
     return CallCost(total, run, wasted, waits, added / sum(i * s for i, s in exits.items()))
-
-
-if __name__ == "__main__":
-    from bench.overhead_report import markdown
-
-    print(markdown())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from bench.overhead_constants import PUBLISHED, Constants
-from bench.overhead_model import Runtime, mean_us
+from bench.overhead_model.constants import PUBLISHED, Constants
+from bench.overhead_model.simulation import Runtime, mean_us
 
 LAYER_TIMES = (668, 91, 56, 25, 10)
 BASE: dict[str, Any] = dict(layers=12, exits={6: 1.0}, kernels_per_layer=1)
