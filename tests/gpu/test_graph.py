@@ -79,7 +79,7 @@ def skip_without(back_end):
 def test_many_shapes_and_exits(on_cpu, back_end):
     skip_without(back_end)
     wide, on_host = tiny_model(layers=40).to("cuda"), compile(tiny_model(layers=40), MIXED)
-    fast = graph(wide, back_end=back_end)
+    fast = graph(wide, back_end=back_end, memory_limit=64 << 30)
     for samples in range(1, 13):
         inputs = inputs_for(on_cpu, samples, padded=True)
         check(call(fast, to_gpu(inputs)), on_host(**inputs))
@@ -186,6 +186,7 @@ def test_a_capture_that_cuda_spoils_does_no_harm(on_cpu, on_gpu, monkeypatch):
         with pytest.raises(RuntimeError, match="layers 2 to 2: cannot be captured"):
             fast(**to_gpu(inputs))
     assert torch.cuda.current_stream() == here
+    torch.rand(1, device="cuda")
     check(call(fast, to_gpu(inputs)), compile(on_cpu, MIXED)(**inputs))
 
 

@@ -20,8 +20,12 @@ _one_capture = threading.RLock()
 """Held while a graph is captured or given up: CUDA spoils a capture if another thread waits for the
 device meanwhile, as beginning a capture does; and PyTorch must not lose a memory pool then."""
 
-_dropped: list[object] = []
-"""Memory pools of captures that nobody has closed, until none is under way."""
+_dropped: list[tuple[int, list[torch.cuda.MemPool]]] = []
+"""Devices and memory pools of captures that nobody has closed, until none is under way."""
+
+_spoiled: list[torch.cuda.CUDAGraph] = []
+"""Graphs whose capture failed. PyTorch 2.13 may have left the streams of bodies in them, and would
+make those the current ones of whoever lets such a graph go."""
 
 
 class CudaGraphDevice(GraphDevice):
@@ -77,10 +81,11 @@ class TorchCapture(Capture):
     """
 
     def __init__(self, stream: torch.cuda.Stream) -> None:
+        self._memory: list[torch.cuda.MemPool] = []
         self._stream = stream
         self._graph = torch.cuda.CUDAGraph()
         self._end_of_turn = torch.cuda.Event()
-        self._memory = [self._new_pool()]
+        self._memory.append(self._new_pool())
 
     def _new_pool(self) -> torch.cuda.MemPool:
         with torch.cuda.device(self._stream.device):  # a pool belongs to the device it is made on
@@ -94,7 +99,8 @@ class TorchCapture(Capture):
             torch.cuda.device(device),
             torch.cuda.stream(torch.cuda.current_stream(device)),  # again, whatever happens
         ):
-            _dropped.clear()
+            while _dropped:
+                _give_back(*_dropped.pop())
             # A workspace that cuBLAS keeps for a stream must not be shared between a graph and what
             # else runs on that stream: before, so that the graph takes memory of its own for it;
             # after, so that nobody else goes on using that. torch.compile's own graphs do the same.
@@ -106,14 +112,25 @@ class TorchCapture(Capture):
                     stream=self._stream,
                     capture_error_mode="thread_local",
                 ):
-                    yield
+                    try:
+                        yield
+                    except BaseException:
+                        torch.cuda.set_stream(self._stream)  # where the capture must end
+                        raise
             except BaseException:
-                # Where the end of the capture fails, PyTorch goes on filling the pool.
-                with suppress(RuntimeError):
-                    torch._C._cuda_endAllocateToPool(self._stream.device_index, self._memory[0].id)
+                self._clean_up()
                 raise
             finally:
                 torch._C._cuda_clearCublasWorkspaces()
+
+    def _clean_up(self) -> None:
+        """After a capture that failed, as far as PyTorch has not done it."""
+        _spoiled.append(self._graph)
+        with suppress(RuntimeError):  # it goes on filling the pool
+            torch._C._cuda_endAllocateToPool(self._stream.device_index, self._memory[0].id)
+        if not torch_has_if_nodes():  # before 2.13 random numbers fail until a capture succeeds
+            with suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph()):
+                torch.zeros(1, device=self._stream.device)
 
     def only_if(self, flag: Tensor, handle: Tensor | None = None) -> AbstractContextManager[None]:
         return torch_if_node(self._graph, flag)
@@ -139,18 +156,15 @@ class TorchCapture(Capture):
         )
 
     def close(self) -> None:
-        device = self._stream.device_index
         with _one_capture:
             self._end_of_turn.synchronize()
             self._graph.reset()
-            for pool in self._memory:
-                # Each node has PyTorch count one more user of the pool, and none less in the end.
-                while pool.use_count() > 1:
-                    torch._C._cuda_releasePool(device, pool.id)
-            self._memory.clear()
+            _give_back(self._stream.device_index, self._memory)
 
     def __del__(self) -> None:
-        _dropped.extend(self._memory)
+        if self._memory:
+            self._graph.reset()
+            _dropped.append((self._stream.device_index, self._memory))
 
 
 class BindingsCapture(TorchCapture):
@@ -175,6 +189,15 @@ class BindingsCapture(TorchCapture):
 
     def only_if(self, flag: Tensor, handle: Tensor | None = None) -> AbstractContextManager[None]:
         return self._nodes.node(flag, handle)
+
+
+def _give_back(device: int, pools: list[torch.cuda.MemPool]) -> None:
+    """Let go of pools that no graph uses, so that their memory is free; under `_one_capture`."""
+    for pool in pools:
+        # Each node has PyTorch count two more users of the pool, and none less in the end.
+        while pool.use_count() > 1:
+            torch._C._cuda_releasePool(device, pool.id)
+    pools.clear()
 
 
 def require_cuda(version: str | None, driver: int | None) -> None:

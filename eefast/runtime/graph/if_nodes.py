@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,10 +32,22 @@ def torch_if_node(graph: Any, flag: Tensor) -> Iterator[None]:
         flag: bool scalar on the device.
     """
     graph.begin_capture_to_if_node(flag)
+    body = torch.cuda.current_stream(flag.device) if flag.is_cuda else None
     try:
         yield
     finally:
-        graph.end_capture_to_conditional_node()
+        try:
+            graph.end_capture_to_conditional_node()
+        except RuntimeError:
+            if body is not None:  # PyTorch leaves it capturing, if CUDA has spoiled the capture
+                _end_capture(body)
+            raise
+
+
+def _end_capture(stream: torch.cuda.Stream) -> None:
+    """Have a stream capture no longer, whatever CUDA says to that."""
+    driver = ctypes.CDLL("libcuda.so.1")
+    driver.cuStreamEndCapture(ctypes.c_void_p(stream.cuda_stream), ctypes.byref(ctypes.c_void_p()))
 
 
 class BindingsIfNodes:
