@@ -12,9 +12,10 @@ from transformers import BertTokenizerFast, Trainer, TrainingArguments, pipeline
 from transformers.utils import ModelOutput
 
 import eefast
-from eefast import EarlyExitOutput, MultiExitModel, compile
+from eefast import EarlyExitOutput, MultiExitModel, attach_exits, compile
 from eefast.policies import BEEM, PABEE, Budgeted, Confidence, Never
 from eefast.runtime.registry import RUNTIMES
+from tests.backbones.families import model_of, tokens
 from tests.models import inputs_for, tiny_model
 
 
@@ -189,6 +190,16 @@ def test_a_runtime_asked_for_by_name_stays_on_its_device(model):
     fast = compile(model, Never(), runtime="direct")
     with pytest.raises(ValueError, match="runtime 'direct' runs on 'cpu', the model is on meta"):
         fast.to("meta")
+
+
+def test_token_types_are_left_out_where_the_family_has_none():
+    model = attach_exits(model_of("distilbert", "sdpa", torch.float32), num_labels=3).eval()
+    inputs = tokens()  # as tokenizers give them all the same
+    types = torch.zeros_like(inputs["input_ids"])
+    fast = compile(model, Never())
+    wanted = model(**inputs).logits
+    torch.testing.assert_close(model(**inputs, token_type_ids=types).logits, wanted)
+    torch.testing.assert_close(fast(**inputs, token_type_ids=types).logits, wanted)
 
 
 def test_after_a_move_the_runtime_is_a_new_one(model):
