@@ -1,6 +1,7 @@
 """Calls on a real GPU, held against the CPU; a hidden synchronisation is an error."""
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -47,3 +48,21 @@ def check(out, wanted):
     assert out.prediction.tolist() == wanted.prediction.tolist()
     torch.testing.assert_close(out.logits.cpu(), wanted.logits, **TOLERANCE)
     torch.testing.assert_close(out.score.cpu(), wanted.score, **TOLERANCE)
+
+
+def check_from_threads(fast, batches, wanted, own_streams):
+    """Three threads call one model with the same batches at once."""
+    on_device = [to_gpu(batch) for batch in batches]
+    torch.cuda.synchronize()
+
+    def work(_):
+        stream = torch.cuda.Stream() if own_streams else torch.cuda.current_stream()
+        with torch.cuda.stream(stream):
+            outs = [fast(**batch) for batch in on_device * 4]
+        stream.synchronize()
+        return outs
+
+    with ThreadPoolExecutor(3) as pool:
+        for outs in pool.map(work, range(3)):
+            for out, want in zip(outs, wanted * 4, strict=True):
+                check(out, want)

@@ -11,7 +11,14 @@ from eefast.ops import implementation
 from eefast.policies import Confidence, Never
 from eefast.runtime.graph.cuda import chosen_back_end
 from tests.backbones.families import FAMILIES, model_of
-from tests.gpu.calls import POLICIES, call, check, no_synchronisation, to_gpu
+from tests.gpu.calls import (
+    POLICIES,
+    call,
+    check,
+    check_from_threads,
+    no_synchronisation,
+    to_gpu,
+)
 from tests.models import inputs_for, tiny_model
 
 pytestmark = [
@@ -26,6 +33,14 @@ BACK_ENDS = ["torch", "bindings"]
 def graph(model, policy=MIXED, **options):
     impl, dtype = options.pop("impl", "auto"), options.pop("dtype", None)
     return compile(model, policy, runtime="graph", impl=impl, dtype=dtype, options=options)
+
+
+def skip_without(back_end, impl="auto"):
+    try:
+        chosen_back_end(back_end)
+        implementation(impl, "cuda", torch.float32)
+    except RuntimeError as not_there:
+        pytest.skip(str(not_there))
 
 
 def captured(fast):
@@ -45,11 +60,7 @@ def test_it_answers_as_the_cpu_and_never_synchronises(on_cpu, on_gpu, policy, sa
 @pytest.mark.parametrize("back_end", BACK_ENDS)
 @pytest.mark.parametrize("impl", ["cuda", "triton"])
 def test_each_way_to_make_a_node(on_cpu, on_gpu, impl, back_end, nodes):
-    try:
-        implementation(impl, "cuda", torch.float32)
-        chosen_back_end(back_end)
-    except RuntimeError as not_there:
-        pytest.skip(str(not_there))
+    skip_without(back_end, impl)
     fast = graph(on_gpu, impl=impl, back_end=back_end, nodes=nodes)
     for seed in range(4):
         inputs = inputs_for(on_cpu, 6, seed=seed, padded=True)
@@ -66,13 +77,6 @@ def test_new_inputs_lengths_and_thresholds_need_no_new_capture(on_cpu, on_gpu):
         fast.policy_table[:, 1] = on_host.policy_table[:, 1] = 0.7
         check(call(fast, to_gpu(inputs)), on_host(**inputs))
     assert len(captured(fast)) == 1
-
-
-def skip_without(back_end):
-    try:
-        chosen_back_end(back_end)
-    except RuntimeError as not_there:
-        pytest.skip(str(not_there))
 
 
 @pytest.mark.parametrize("back_end", BACK_ENDS)
@@ -241,19 +245,6 @@ def test_threads_may_call_one_model_at_once(on_cpu, on_gpu, own_streams):
     fast = graph(on_gpu)
     batches = [inputs_for(on_cpu, 1 + seed % 3, seed=seed, padded=True) for seed in range(9)]
     wanted = [compile(on_cpu, MIXED)(**batch) for batch in batches]
-    on_device = [to_gpu(batch) for batch in batches]
-    if own_streams:  # PyTorch may capture on one of them
+    if own_streams:  # else shapes are captured while others call
         fast.warm_up([(samples, 12) for samples in (1, 2, 3)])
-    torch.cuda.synchronize()
-
-    def work(_):  # else shapes are captured here, while others call
-        stream = torch.cuda.Stream() if own_streams else torch.cuda.current_stream()
-        with torch.cuda.stream(stream):
-            outs = [fast(**batch) for batch in on_device * 4]
-        stream.synchronize()
-        return outs
-
-    with ThreadPoolExecutor(3) as pool:
-        for outs in pool.map(work, range(3)):
-            for out, want in zip(outs, wanted * 4, strict=True):
-                check(out, want)
+    check_from_threads(fast, batches, wanted, own_streams)

@@ -1,14 +1,20 @@
 """The runtimes on a real GPU, where a hidden synchronisation is an error."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 import torch
 
 from eefast import RuntimeStats, compile
 from eefast.ops import implementation
 from eefast.policies import Confidence, Never
-from tests.gpu.calls import HALF_A_SECOND, POLICIES, call, check, no_synchronisation, to_gpu
+from tests.gpu.calls import (
+    HALF_A_SECOND,
+    POLICIES,
+    call,
+    check,
+    check_from_threads,
+    no_synchronisation,
+    to_gpu,
+)
 from tests.models import inputs_for
 
 pytestmark = [
@@ -95,22 +101,9 @@ def test_threads_may_call_one_model_at_once(on_cpu, on_gpu, own_streams):
     fast = compile(on_gpu, Confidence(0.6))
     batches = [inputs_for(on_cpu, size, seed=size, padded=True) for size in range(1, 9)]
     wanted = [compile(on_cpu, Confidence(0.6))(**batch) for batch in batches]
-    on_device = [to_gpu(batch) for batch in batches]
-    for batch in on_device:
-        fast(**batch)
-    torch.cuda.synchronize()
-
-    def work(_):
-        stream = torch.cuda.Stream() if own_streams else torch.cuda.current_stream()
-        with torch.cuda.stream(stream):
-            outs = [fast(**batch) for batch in on_device * 4]
-        stream.synchronize()
-        return outs
-
-    with ThreadPoolExecutor(3) as pool:
-        for outs in pool.map(work, range(3)):
-            for out, want in zip(outs, wanted * 4, strict=True):
-                check(out, want)
+    for batch in batches:
+        fast(**to_gpu(batch))
+    check_from_threads(fast, batches, wanted, own_streams)
 
 
 def test_a_call_given_up_half_way_does_no_harm(on_cpu, on_gpu, monkeypatch):
