@@ -26,8 +26,7 @@ from eefast.multi_exit import MultiExitModel, attach_exits
 from eefast.policies import Never, Policy
 from eefast.report import draw_trade_off, make_report, results_tables
 from eefast.runtime import compile
-from eefast.simulation import simulate
-from eefast.trace import ExitTrace, record_trace
+from eefast.traces import ExitTrace, record_trace, simulate
 from eefast.training.fine_tune import batches, fine_tune, is_finished
 
 MAX_LENGTH = 64

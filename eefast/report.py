@@ -13,12 +13,10 @@ from datasets import DatasetDict
 from rich.table import Table
 
 import eefast
-from eefast.calibration import settings_of
 from eefast.data import class_names
 from eefast.latency import Latency
-from eefast.policies import BEEM, Policy
-from eefast.simulation import Simulation, pareto_front, trade_off
-from eefast.trace import ExitTrace
+from eefast.policies import BEEM, PABEE, PCEE, Entropy, Policy
+from eefast.traces import ExitTrace, Simulation, pareto_front, trade_off
 
 
 def make_report(
@@ -151,9 +149,9 @@ def draw_trade_off(
     families: dict[str, list[Policy]] = {
         "BEEM-A": [BEEM.accuracy(accuracies, alpha) for alpha in alphas],
         "BEEM-C": [BEEM.cost(test.num_exits, alpha) for alpha in alphas],
-        "PABEE": settings_of("pabee", test),
-        "PCEE": settings_of("pcee", test),
-        "entropy": settings_of("entropy", test),
+        "PABEE": [*PABEE.settings(test)],
+        "PCEE": [*PCEE.settings(test)],
+        "entropy": [*Entropy.settings(test)],
     }
     figure, axes = plt.subplots(figsize=(7, 4.5))
     for name, settings in families.items():

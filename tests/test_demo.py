@@ -9,7 +9,7 @@ from datasets import DatasetDict
 from eefast import MultiExitModel, demo, simulate
 from eefast.data import load_tweets
 from eefast.policies import BEEM, Never, policy_from_dict
-from eefast.trace import ExitTrace
+from eefast.traces import ExitTrace
 from tests.calibration.test_calibration import learned_trace
 from tests.models import inputs_for, tiny_model
 

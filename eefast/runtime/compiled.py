@@ -21,7 +21,7 @@ from eefast.runtime.output import EarlyExitOutput
 from eefast.runtime.plan import Plan
 from eefast.runtime.registry import RUNTIMES, Runtime, runtime_for
 from eefast.runtime.stats import RuntimeStats
-from eefast.trace import check_labels
+from eefast.traces import check_labels
 from eefast.training import task_loss
 
 

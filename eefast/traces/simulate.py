@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from eefast.ops import advance, reached, signals
+from eefast.ops import ScorerKind
 from eefast.policies import Policy
-from eefast.trace import ExitTrace
+from eefast.traces.trace import ExitTrace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Simulation:
     """The outcome of a policy on a trace of N samples and L exits."""
 
@@ -24,11 +22,12 @@ class Simulation:
     score: Tensor  # (N,) float32: the running score when it leaves
     labels: Tensor  # (N,) int64
     exit_layers: tuple[int, ...]  # layer of each exit
+    costs: tuple[float, ...]  # relative cost of each layer
 
     @cached_property
     def exit_layer(self) -> Tensor:
         """The layer after which each sample leaves, [N] int64."""
-        return torch.tensor(self.exit_layers)[self.exit - 1]
+        return torch.tensor(self.exit_layers, device=self.exit.device)[self.exit - 1]
 
     @property
     def accuracy(self) -> float:
@@ -46,6 +45,16 @@ class Simulation:
         return self.exit_layers[-1] / self.mean_layers
 
     @property
+    def cost_speedup(self) -> float:
+        """Cost of the layers at full depth over that of the layers run.
+
+        The layer speed-up where layers cost alike.
+        """
+        device = self.exit.device
+        run = torch.tensor(self.costs, dtype=torch.float64, device=device).cumsum(0)
+        return (run[-1] / run[self.exit_layer - 1].mean()).item()
+
+    @property
     def layers_saved(self) -> float:
         """1 - mean layers / L, what many papers report as their speed-up."""
         return 1 - self.mean_layers / self.exit_layers[-1]
@@ -60,7 +69,8 @@ def simulate(policy: Policy, trace: ExitTrace) -> Simulation:
     """Run a policy's recurrence over a trace, for all samples at once.
 
     Raises:
-        ValueError: the policy was calibrated for another number of exits or classes.
+        ValueError: the policy was calibrated for another number of exits or classes, or reads
+            learned scores, and the trace has none.
         TypeError: not a policy or not a trace.
     """
     if not isinstance(policy, Policy) or not isinstance(trace, ExitTrace):
@@ -68,47 +78,27 @@ def simulate(policy: Policy, trace: ExitTrace) -> Simulation:
             "simulate takes a Policy and an ExitTrace, got "
             f"{type(policy).__name__} and {type(trace).__name__}"
         )
-    policy.check(trace.num_exits, trace.num_classes)
-    table = policy.table(trace.num_exits)
-    samples = len(trace.labels)
-    score = torch.zeros(samples, dtype=torch.float32)
-    previous = torch.full((samples,), -1)
-    exit = torch.zeros(samples, dtype=torch.int64)
-    last = policy.exits_used(trace.num_exits)[-1]
-    answer, final_score = torch.empty(samples, dtype=torch.int64), torch.empty(samples)
-    for i in policy.exits_used(trace.num_exits):
-        weight, threshold, tau = table[i - 1]
-        now = signals(trace.logits[i - 1])
-        score = advance(
-            score, previous, now, keep=policy.keep, gain=policy.gain, weight=weight, tau=tau
+    policy.check(trace.num_exits, trace.num_classes, learned_scores=trace.scores is not None)
+    samples, device = len(trace.labels), trace.logits.device
+    used = policy.exits_used(trace.num_exits)
+    # Cut behind the last exit used, the table ends where every sample must have left.
+    table = policy.table(trace.num_exits)[: used[-1]].to(device)
+    recurrence = policy.recurrence
+    scores = trace.scores if policy.scorer is ScorerKind.ROW else None
+    values = recurrence.start(samples, trace.num_classes, trace.num_exits, device)
+    exit = torch.zeros(samples, dtype=torch.int64, device=device)
+    prediction, score = torch.empty_like(exit), torch.empty_like(values.score)
+    for i in used:
+        values, _, leaves = recurrence.step(
+            values,
+            trace.logits[i - 1],
+            table,
+            i,
+            q=None if scores is None else scores[i - 1],
+            scorer=policy.scorer_weights(i),
         )
-        leaves = (exit == 0) & (reached(score, threshold, strict=policy.strict) | (i == last))
+        leaves = leaves & (exit == 0)
         exit[leaves] = i
-        answer[leaves] = now.prediction[leaves]
-        final_score[leaves] = score[leaves]
-        previous = now.prediction
-    return Simulation(exit, answer, final_score, trace.labels, trace.exit_layers)
-
-
-class TradeOffPoint(NamedTuple):
-    """One setting of a policy on a trade-off curve."""
-
-    policy: Policy
-    layer_speedup: float
-    accuracy: float
-
-
-def trade_off(policies: Iterable[Policy], trace: ExitTrace) -> list[TradeOffPoint]:
-    """Accuracy and layer speed-up of each setting, sorted by speed-up: a trade-off curve."""
-    outcomes = [(policy, simulate(policy, trace)) for policy in policies]
-    points = [TradeOffPoint(p, s.layer_speedup, s.accuracy) for p, s in outcomes]
-    return sorted(points, key=lambda point: (point.layer_speedup, point.accuracy))
-
-
-def pareto_front(points: Sequence[TradeOffPoint]) -> list[TradeOffPoint]:
-    """The points that no other beats in both speed-up and accuracy, sorted by speed-up."""
-    front: list[TradeOffPoint] = []
-    for point in sorted(points, key=lambda p: (-p.layer_speedup, -p.accuracy)):
-        if not front or point.accuracy > front[-1].accuracy:
-            front.append(point)
-    return front[::-1]
+        prediction[leaves] = values.prediction[leaves]
+        score[leaves] = values.score[leaves]
+    return Simulation(exit, prediction, score, trace.labels, trace.exit_layers, trace.costs)
