@@ -25,23 +25,24 @@ def main(calls: int = 200) -> None:
     for name, shape in SHAPES.items():
         config = BertConfig(num_attention_heads=12, **shape)
         model = attach_exits(BertModel(config)).eval()
-        adapter, fast = model.adapter, compile(model, Never())
+        layers, fast = model.layers, compile(model, Never())
 
         @torch.inference_mode()
-        def layers_alone(input_ids, attention_mask, adapter=adapter):
-            hidden, inputs = adapter.embed(input_ids, attention_mask)
-            for layer in range(1, adapter.num_layers + 1):
-                hidden = adapter.layer(layer, hidden, inputs)
+        def layers_alone(layers=layers, **inputs):
+            layers.check(inputs)
+            hidden, context = layers.start(inputs)
+            for layer in range(1, layers.depth + 1):
+                hidden = layers.layer(layer, hidden, context)
             return hidden
 
         for length in (16, 32, 128):
             ids = torch.randint(config.vocab_size, (1, length))
             inputs = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}] * calls
             times = time_interleaved({"layers": layers_alone, "never": fast}, inputs, rounds=1)
-            layers, never = (np.median(times[k].per_input_ms) for k in ("layers", "never"))
+            alone, never = (np.median(times[k].per_input_ms) for k in ("layers", "never"))
             print(
                 f"{name}, length {length}, {torch.get_num_threads()} threads: "
-                f"{never / layers:.4f} (layers alone {layers:.2f} ms)",
+                f"{never / alone:.4f} (layers alone {alone:.2f} ms)",
                 flush=True,
             )
 

@@ -96,7 +96,7 @@ def measure(
     Raises:
         RuntimeError: the GPU is of no more use.
     """
-    start, layers = time.monotonic(), model.adapter.num_layers
+    start, layers = time.monotonic(), model.layers.depth
     shares = forced.layer_shares(forced.recorded_histogram(), layers)
     depths = forced.draw_depths(shares, row.batch, CALLS)
     vocabulary = model.config.backbone_config.vocab_size
@@ -206,17 +206,17 @@ def _checked(
 @torch.inference_mode()
 def _layer_host_us(gpu: Gpu, setup: Setup) -> float:
     """What the host takes to enqueue one layer on a stream."""
-    adapter = setup.model.adapter
-    hidden, inputs = adapter.embed(**setup.inputs)
+    layers = setup.model.layers
+    hidden, context = layers.start(setup.inputs)
 
     def call() -> None:
         x = hidden
-        for layer in range(1, adapter.num_layers + 1):
-            x = adapter.layer(layer, x, inputs)
+        for layer in range(1, layers.depth + 1):
+            x = layers.layer(layer, x, context)
 
     variants = {"": lambda _: call}
     times = interleaved(variants, {"": gpu.enqueue}, (None,), seconds=0.5, rounds=(5, 50))[""][""]
-    return summary(times)["us"] / adapter.num_layers
+    return summary(times)["us"] / layers.depth
 
 
 def _energy(
