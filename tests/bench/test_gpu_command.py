@@ -183,5 +183,4 @@ def test_where_nvml_does_not_answer():
 
 
 def test_commit():
-    assert environment.versions()["python"].startswith("3.")
     assert environment.commit()
