@@ -10,18 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import BertConfig, BertModel
 
 from bench.gpu import forced
 from bench.gpu.nvml import Nvml, joules_per_call
-from bench.gpu.timing import Gpu, interleaved, summary
+from bench.gpu.timing import Gpu
 from bench.gpu.variants import ALL, EARLY, FULL, ONE_LAYER, Setup, Variant, compiles
-from eefast import MultiExitModel, attach_exits
+from bench.shapes import SHAPES
+from eefast import MultiExitModel
+from eefast.measure import medians, summary, take_turns
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "BERT-base": dict(hidden_size=768, num_hidden_layers=12, intermediate_size=3072),
-    "MiniLM": dict(hidden_size=384, num_hidden_layers=6, intermediate_size=1536),
-}
 DTYPE = torch.float16
 CALLS = 30
 """Draws per round; all variants get the same ones."""
@@ -59,14 +56,6 @@ ROWS = tuple(
     for batch, length in ((1, 128), (1, 32), (8, 128), (32, 128), (8, 32), (32, 32))
     for model in SHAPES
 )
-
-
-def make_model(shape: Mapping[str, Any], device: str, dtype: torch.dtype) -> MultiExitModel:
-    """Random weights, a linear exit after every layer, two classes."""
-    torch.manual_seed(0)
-    config = BertConfig(num_attention_heads=12, **shape)
-    model = attach_exits(BertModel(config, add_pooling_layer=False)).eval()
-    return model.to(device, dtype)  # type: ignore[arg-type]
 
 
 def measure(
@@ -131,7 +120,7 @@ def measure(
                 expected_s[name] = time.monotonic() - begun
     at(None)
     left = seconds - (time.monotonic() - start)
-    times = interleaved(
+    times = take_turns(
         {name: variant.ready for name, variant in made.items()},
         {"wall": gpu.wall, "device": gpu.on_device},
         depths,
@@ -214,9 +203,7 @@ def _layer_host_us(gpu: Gpu, setup: Setup) -> float:
         for layer in range(1, layers.depth + 1):
             x = layers.layer(layer, x, context)
 
-    variants = {"": lambda _: call}
-    times = interleaved(variants, {"": gpu.enqueue}, (None,), seconds=0.5, rounds=(5, 50))[""][""]
-    return summary(times)["us"] / layers.depth
+    return medians({"": call}, gpu.enqueue, seconds=0.5, rounds=(5, 50))[""] / layers.depth
 
 
 def _energy(
