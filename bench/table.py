@@ -10,7 +10,18 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-TARGET = Path(__file__).parents[1] / "docs" / "bench.md"
+from bench import ROOT
+from eefast.measure import markdown_table, write_whole
+
+TARGET = ROOT / "docs" / "bench.md"
+TEXT = """\
+# One exit step, fp32, one thread
+
+Median (interquartile range) in us, and how many times faster than {baseline}. CPU: {cpu}; {date}. \
+Made by `make bench`.
+
+{table}
+"""
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -22,25 +33,22 @@ def markdown(results: dict[str, Any]) -> str:
         cases[benchmark["group"]][variant] = benchmark["stats"]
     variants = list(next(iter(cases.values())))
     baseline = variants[0]
-    lines = [
-        "# One exit step, fp32, one thread",
-        "",
-        f"Median (interquartile range) in us, and how many times faster than {baseline}. CPU: "
-        f"{results['machine_info']['cpu'].get('brand_raw', 'unknown')}; "
-        f"{results['datetime'][:10]}. Made by `make bench`.",
-        "",
-        "| case | " + " | ".join(variants) + " |",
-        "|---" * (len(variants) + 1) + "|",
-    ]
+    rows = []
     for case, stats in cases.items():
         cells = []
         for variant in variants:
             median, iqr = stats[variant]["median"] * 1e6, stats[variant]["iqr"] * 1e6
             ratio = stats[baseline]["median"] / stats[variant]["median"]
             cells.append(f"{median:.1f} ({iqr:.1f}), {ratio:.1f}x")
-        lines.append(f"| {case} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append([case, *cells])
+    cpu = results["machine_info"]["cpu"].get("brand_raw", "unknown")
+    return TEXT.format(
+        baseline=baseline,
+        cpu=cpu,
+        date=results["datetime"][:10],
+        table=markdown_table(["case", *variants], rows),
+    )
 
 
 if __name__ == "__main__":
-    TARGET.write_text(markdown(json.loads(Path(sys.argv[1]).read_text())))
+    write_whole(TARGET, markdown(json.loads(Path(sys.argv[1]).read_text())))

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eefast.ops import ExitState, Gain, HeadWeights, Keep, Step, implementation
+from bench.exits import exit_step, make_exit
 from eefast.ops.implementations import CUDA_ROWS
 
 CASES = {
@@ -25,21 +25,9 @@ CASES = {
     )
     for b in (1, 8, 64)
 }
-EXITS = 12
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32
 IMPLS = ("reference", "triton", "cuda") if DEVICE == "cuda" else ("reference", "cpp")
-
-
-def setup_of(case):
-    kind, d, c, b = CASES[case]
-    torch.manual_seed(0)
-    made = dict(dtype=DTYPE, device=DEVICE)
-    pooler = (None, None)
-    if kind == "pooler":
-        pooler = (torch.randn(d, d, **made) * d**-0.5, torch.zeros(d, **made))
-    head = HeadWeights(*pooler, torch.randn(c, d, **made) * d**-0.5, torch.zeros(c, **made))
-    return torch.randn(b, 32, d, **made), head, c, b
 
 
 def eager_chain(hidden, head, c, b):
@@ -66,21 +54,17 @@ def eager_chain(hidden, head, c, b):
     return call
 
 
-def exit_step(impl):
+def step_of(impl):
     def make(hidden, head, c, b):
         if impl == "cuda" and b > CUDA_ROWS:
             pytest.skip(f"impl='cuda' takes up to {CUDA_ROWS} rows")
-        op, state = implementation(impl, DEVICE, DTYPE), ExitState.start(b, c, EXITS, DEVICE)
-        # Nobody leaves: no call is idle.
-        table = torch.tensor([[0.5, float("inf"), 0.0]] * EXITS, device=DEVICE)
-        step = Step(exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE).pack()
-        others = (None, *head, table, None, step, *state)
+        op, state = exit_step(impl, hidden, head)
+        running = state.running.cpu().numpy()
 
         def call():
-            op(hidden, *others)
+            op()
             return bool(state.running[0]) if DEVICE == "cuda" else running[0]
 
-        running = state.running.cpu().numpy()
         return call
 
     return make
@@ -89,7 +73,7 @@ def exit_step(impl):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(
     "variant",
-    [eager_chain, *map(exit_step, IMPLS)],
+    [eager_chain, *map(step_of, IMPLS)],
     ids=["eager", *IMPLS],
 )
 def test_exit(benchmark, case, variant):
@@ -97,4 +81,6 @@ def test_exit(benchmark, case, variant):
     benchmark.group = case
     benchmark.extra_info["device"] = DEVICE
     with torch.inference_mode():
-        benchmark(variant(*setup_of(case)))
+        kind, d, c, b = CASES[case]
+        hidden, head = make_exit(kind, d, c, b, DEVICE, DTYPE)
+        benchmark(variant(hidden, head, c, b))

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.gpu.timing import Gpu, interleaved, medians, slope, summary
+from bench.gpu.timing import Gpu
+from eefast.measure import medians, slope, summary, take_turns
 from eefast.runtime.graph.device import GraphDevice
 
 SIZES = (20, 120, 220)  # launches; all fit into a launch queue of 1024
@@ -72,7 +73,7 @@ def item(gpu: Gpu, seconds: float) -> dict[str, Any]:
     each = dict(seconds=seconds / 3, rounds=(10, 1000))
     calls = {"item_us": flag.item, "kernel_and_item_us": behind_a_kernel}
     variants = {name: lambda _, call=call: call for name, call in calls.items()}
-    times = interleaved(variants, {"": gpu.enqueue}, (None,), **each)[""]
+    times = take_turns(variants, {"": gpu.enqueue}, (None,), **each)[""]
     sizes = {str(n): copies(n) for n in SIZES}
     issue, _ = slope(_by_size(medians(sizes, gpu.enqueue, **each)))
     copy, _ = slope(_by_size(medians(sizes, gpu.queued(HOLD_US), **each)))
@@ -123,7 +124,7 @@ def polled_flag(gpu: Gpu, seconds: float) -> dict[str, Any]:
 
         return call
 
-    times = interleaved(
+    times = take_turns(
         dict(seen=seen, waited_for=waited_for, published=published, looked=looked),
         {"": gpu.enqueue}, (None,), seconds=seconds, rounds=(10, 1000),
     )[""]  # fmt: skip

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import datetime
 import os
-import platform
 import subprocess
-import sys
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench import ROOT
 from bench.gpu.nvml import Nvml
+from eefast.measure import host, versions
 from eefast.ops import has_cuda
 from eefast.ops._native import cuda_runs_on
 from eefast.runtime.graph.cuda import chosen_back_end
 
-ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "triton", "transformers", "cuda-bindings", "nvidia-ml-py", "numpy")
 
 
@@ -36,24 +33,12 @@ def environment(nvml: Nvml) -> dict[str, Any]:
         **nvml.limits(),
         "clocks_before": nvml.clocks(),
         "cuda": torch.version.cuda,
-        "versions": versions(),
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
+        "versions": versions(*PACKAGES),
+        **host(),
         "exit_step_cuda": "runs here" if cuda_runs_on(device) else
                           "built for other GPUs" if has_cuda() else "not built",
         "if_nodes": _back_end(),
     }  # fmt: skip
-
-
-def versions() -> dict[str, str | None]:
-    """Of Python and of the packages that count; None: not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def commit() -> str | None:
@@ -80,11 +65,3 @@ def _back_end() -> str:
         return chosen_back_end("auto")
     except RuntimeError as error:
         return f"none: {error}"
-
-
-def _cpu() -> str:
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()

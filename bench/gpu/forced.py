@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench import ROOT
 from eefast import CompiledModel, RuntimeStats
 from eefast.policies import Confidence
 
-REPORT = Path(__file__).parents[2] / "docs" / "demo" / "report.json"
+REPORT = ROOT / "docs" / "demo" / "report.json"
 POLICY = Confidence(2.0)
 SEED = 20
 NEVER, ALWAYS = 2.0, 0.0

@@ -9,7 +9,8 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.environment import ROOT, clean_environment
+from bench import ROOT
+from bench.gpu.environment import clean_environment
 
 
 def run_tests(folder: Path, seconds: float) -> dict[str, Any]:

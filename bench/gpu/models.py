@@ -10,18 +10,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import BertConfig, BertModel
 
 from bench.gpu import forced
 from bench.gpu.nvml import Nvml, joules_per_call
-from bench.gpu.timing import Gpu, interleaved, summary
+from bench.gpu.timing import Gpu
 from bench.gpu.variants import ALL, EARLY, FULL, ONE_LAYER, Setup, Variant, compiles
-from eefast import MultiExitModel, attach_exits
+from bench.shapes import SHAPES
+from eefast import MultiExitModel
+from eefast.measure import medians, summary, take_turns
 
-SHAPES: dict[str, dict[str, Any]] = {
-    "BERT-base": dict(hidden_size=768, num_hidden_layers=12, intermediate_size=3072),
-    "MiniLM": dict(hidden_size=384, num_hidden_layers=6, intermediate_size=1536),
-}
 DTYPE = torch.float16
 CALLS = 30
 """Draws per round; all variants get the same ones."""
@@ -61,14 +58,6 @@ ROWS = tuple(
 )
 
 
-def make_model(shape: Mapping[str, Any], device: str, dtype: torch.dtype) -> MultiExitModel:
-    """Random weights, a linear exit after every layer, two classes."""
-    torch.manual_seed(0)
-    config = BertConfig(num_attention_heads=12, **shape)
-    model = attach_exits(BertModel(config, add_pooling_layer=False)).eval()
-    return model.to(device, dtype)  # type: ignore[arg-type]
-
-
 def measure(
     gpu: Gpu,
     model: MultiExitModel,
@@ -96,7 +85,7 @@ def measure(
     Raises:
         RuntimeError: the GPU is of no more use.
     """
-    start, layers = time.monotonic(), model.adapter.num_layers
+    start, layers = time.monotonic(), model.layers.depth
     shares = forced.layer_shares(forced.recorded_histogram(), layers)
     depths = forced.draw_depths(shares, row.batch, CALLS)
     vocabulary = model.config.backbone_config.vocab_size
@@ -131,7 +120,7 @@ def measure(
                 expected_s[name] = time.monotonic() - begun
     at(None)
     left = seconds - (time.monotonic() - start)
-    times = interleaved(
+    times = take_turns(
         {name: variant.ready for name, variant in made.items()},
         {"wall": gpu.wall, "device": gpu.on_device},
         depths,
@@ -206,17 +195,15 @@ def _checked(
 @torch.inference_mode()
 def _layer_host_us(gpu: Gpu, setup: Setup) -> float:
     """What the host takes to enqueue one layer on a stream."""
-    adapter = setup.model.adapter
-    hidden, inputs = adapter.embed(**setup.inputs)
+    layers = setup.model.layers
+    hidden, context = layers.start(setup.inputs)
 
     def call() -> None:
         x = hidden
-        for layer in range(1, adapter.num_layers + 1):
-            x = adapter.layer(layer, x, inputs)
+        for layer in range(1, layers.depth + 1):
+            x = layers.layer(layer, x, context)
 
-    variants = {"": lambda _: call}
-    times = interleaved(variants, {"": gpu.enqueue}, (None,), seconds=0.5, rounds=(5, 50))[""][""]
-    return summary(times)["us"] / adapter.num_layers
+    return medians({"": call}, gpu.enqueue, seconds=0.5, rounds=(5, 50))[""] / layers.depth
 
 
 def _energy(

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.gpu.costs import Condition, recorded
-from bench.gpu.timing import Gpu, medians, slope
+from bench.gpu.timing import Gpu
+from eefast.measure import medians, slope
 from eefast.ops import HeadWeights, PackedState, Step, implementation, sets_conditionals
 from eefast.ops.recurrence import Gain, Keep
 from eefast.runtime.graph.device import GraphDevice

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.gpu.computed import computed_us, constants, decision_us, measured_constants
+from eefast.measure import markdown_table
 
 TEXT = """\
 Times in us. Variants take turns at every call; each number is a mean over drawn calls of medians
@@ -82,10 +83,9 @@ def _one_line(text: Any) -> str:
     return line if len(line) <= 300 else line[:300] + " ..."
 
 
-def table(*rows: list[str]) -> list[str]:
-    """A Markdown table, its first row the heading, and an empty line."""
-    ruled = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return ["| " + " | ".join(row) + " |" for row in ruled] + [""]
+def _table(columns: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table and an empty one; nothing for no rows."""
+    return [markdown_table(columns, rows), ""] if rows else []
 
 
 def _environment(where: Mapping[str, Any]) -> list[str]:
@@ -98,8 +98,8 @@ def _environment(where: Mapping[str, Any]) -> list[str]:
         f"{where['multiprocessors']} multiprocessors), driver {where['driver'] or 'unknown'}, CUDA "
         f"{where['cuda']}; SM clock {clocks['sm_mhz'] or '?'} of {where['max_sm_mhz'] or '?'} MHz "
         f"before, memory {clocks['memory_mhz'] or '?'} MHz, power limit "
-        f"{power / 1000 if power else '?'} W. {where['cpu']}, {where['cores']} cores. {versions}. "
-        f'Commit {where["commit"] or "unknown"}, {where["date"]}. impl="cuda": '
+        f"{power / 1000 if power else '?'} W. {where['cpu']}, {where['cpu_count']} cores. "
+        f'{versions}. Commit {where["commit"] or "unknown"}, {where["date"]}. impl="cuda": '
         f"{where['exit_step_cuda']}; IF nodes by: {where['if_nodes']}."
     ]
 
@@ -117,7 +117,7 @@ def _names(rows: Mapping[str, Any]) -> list[str]:
 
 def _speedups(rows: Mapping[str, Any]) -> list[str]:
     early = list(dict.fromkeys(name for row in rows.values() for name in row["speedups"]))
-    lines = [["shape", "fastest of full depth", "layer speed-up", *early]]
+    columns, lines = ["shape", "fastest of full depth", "layer speed-up", *early], []
     for name, row in rows.items():
         cells = [
             f"{s['over_fastest']:.2f}x, {s['of_layers']:.2f}" if s else "-"
@@ -126,21 +126,24 @@ def _speedups(rows: Mapping[str, Any]) -> list[str]:
         lines.append(
             [name, row["fastest_full_depth"] or "-", f"{row['layer_speedup']:.2f}x", *cells]
         )
-    return ["Wall-clock speed-up, and its ratio to the layer speed-up:", "", *table(*lines)]
+    return [
+        "Wall-clock speed-up, and its ratio to the layer speed-up:",
+        "",
+        *_table(columns, lines),
+    ]
 
 
 def _times(rows: Mapping[str, Any]) -> list[str]:
     names = _names(rows)
-    wall = [["shape", *names]]
-    device = [["shape", *names]]
+    columns, wall, device = ["shape", *names], [], []
     for shape, row in rows.items():
         found = [row["variants"].get(name, {}) for name in names]
         wall.append([shape, *(_spread(v) for v in found)])
         device.append([shape, *(f"{v['device']['us']:.0f}" if "device" in v else "-"
                                 for v in found)])  # fmt: skip
     return [
-        "Wall clock (p10 to p90):", "", *table(*wall),
-        "Between two events on the stream:", "", *table(*device),
+        "Wall clock (p10 to p90):", "", *_table(columns, wall),
+        "Between two events on the stream:", "", *_table(columns, device),
     ]  # fmt: skip
 
 
@@ -157,35 +160,37 @@ def _energy(rows: Mapping[str, Any]) -> list[str]:
     measured = {shape: row["energy"] for shape, row in rows.items() if row.get("energy")}
     if not any(found for energy in measured.values() for found in energy.values()):
         return ["Energy: could not be read.", ""]
-    lines = [["shape", "variant", "mJ per call", "W"]]
+    columns, lines = ["shape", "variant", "mJ per call", "W"], []
     for shape, energy in measured.items():
         for name, found in energy.items():
             values = [f"{found['j'] * 1e3:.2f}", f"{found['w']:.0f}"] if found else ["-", "-"]
             lines.append([shape, name, *values])
-    return ["Energy of the board, its idle power included:", "", *table(*lines)]
+    return ["Energy of the board, its idle power included:", "", *_table(columns, lines)]
 
 
 def _parts(costs: Mapping[str, Any]) -> list[str]:
-    lines = [["part", "us"]]
+    lines = []
     for item in ("launches", ".item()", "polled flag"):
         for name, value in costs.get(item, {}).items():
             us = value.get("us") if isinstance(value, Mapping) else value
             if isinstance(us, (int, float)):
                 what = name.removesuffix("_us").replace("_", " ")
                 lines.append([f"{item}: {what}", f"{us:.3f}"])
-    return table(*lines) if len(lines) > 1 else []
+    return _table(["part", "us"], lines)
 
 
 def _nodes(costs: Mapping[str, Any]) -> list[str]:
-    lines = [["IF node", "us per node"]]
-    for item, found in costs.items():
-        for kind, us in found.get("node_us", {}).items():
-            lines.append([f"{item}: {kind}", f"{us:.2f}"])
-    return table(*lines) if len(lines) > 1 else []
+    lines = [
+        [f"{item}: {kind}", f"{us:.2f}"]
+        for item, found in costs.items()
+        for kind, us in found.get("node_us", {}).items()
+    ]
+    return _table(["IF node", "us per node"], lines)
 
 
 def _exit_steps(steps: Mapping[str, Any]) -> list[str]:
-    lines = [["exit step", "precision", "batch", "impl", "host", "call and wait", "in a graph"]]
+    columns = ["exit step", "precision", "batch", "impl", "host", "call and wait", "in a graph"]
+    lines = []
     for rows in steps.values():
         for row in rows if isinstance(rows, list) else ():
             graph = "-" if row["graph_us"] is None else f"{row['graph_us']:.2f}"
@@ -193,14 +198,14 @@ def _exit_steps(steps: Mapping[str, Any]) -> list[str]:
                 row["head"], row["dtype"], str(row["batch"]), row["impl"],
                 f"{row['host_us']:.1f}", f"{row['call_us']:.1f}", graph,
             ])  # fmt: skip
-    return table(*lines) if len(lines) > 1 else []
+    return _table(columns, lines)
 
 
 def _computed(rows: Mapping[str, Any], measured: Mapping[str, float]) -> list[str]:
     here = constants(measured)
     found = {shape: computed_us(row, here) for shape, row in rows.items()}
     names = list(dict.fromkeys(name for computed in found.values() for name in computed))
-    lines = [["shape", "layer, us", "decision, nested, us", *names]]
+    columns, lines = ["shape", "layer, us", "decision, nested, us", *names], []
     for shape, row in rows.items():
         decision, layer = decision_us(row, "graph nested"), row["layer_us"]
         cells = []
@@ -211,4 +216,4 @@ def _computed(rows: Mapping[str, Any], measured: Mapping[str, float]) -> list[st
         numbers = ["-" if us is None else f"{us:.1f}" for us in (layer, decision)]
         lines.append([shape, *numbers, *cells])
     said = ", ".join(f"{name} {us:.2f}" for name, us in measured.items()) or "none"
-    return [*table(*lines), f"Measured constants: {said}.", ""]
+    return [*_table(columns, lines), f"Measured constants: {said}.", ""]

@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bench import ROOT
 from bench.gpu import report
-from bench.gpu.environment import ROOT, clean_environment
+from bench.gpu.environment import clean_environment
 from bench.gpu.exit_steps import CLASSES
 from bench.gpu.models import ROWS
-from bench.gpu.worker import Job, write_whole
+from bench.gpu.worker import Job
+from eefast.measure import write_whole
 
 
 class Section(NamedTuple):

@@ -1,24 +1,17 @@
-"""Times of calls on a GPU, in us: three clocks, and variants that take turns.
+"""The clocks of a GPU, in us.
 
-The GPU is a parameter throughout, so that all of this can be run on a stand-in.
+The GPU is a parameter throughout bench/gpu, so that all of it can be run on a stand-in.
 """
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from eefast.measure.timing import Call, Clock
 from eefast.runtime.call_queue import CallQueue, CudaQueue
-
-Call = Callable[[], Any]
-Clock = Callable[[Call], float]
-Step = TypeVar("Step", bound=Hashable)
 
 HOLD_CYCLES_PER_US = 2000
 """Of `torch.cuda._sleep`. GPUs run at 1.3 to 2.6 GHz: a hold is as long as asked, or nearly."""
@@ -93,73 +86,3 @@ class Gpu:
             return float(start.elapsed_time(end) * 1e3)
 
         return clock
-
-
-def interleaved(
-    variants: Mapping[str, Callable[[Step], Call]],
-    clocks: Mapping[str, Clock],
-    steps: Sequence[Step],
-    *,
-    seconds: float,
-    rounds: tuple[int, int] = (3, 200),
-    seed: int = 0,
-    now: Callable[[], float] = time.monotonic,
-) -> dict[str, dict[str, npt.NDArray[np.float64]]]:
-    """Time every variant at every step with every clock, in an order shuffled anew for each step.
-
-    Whatever slows the machine for a while then slows all variants alike. One round goes before,
-    uncounted.
-
-    Args:
-        variants: by name; called with a step, each makes ready and gives the call to be timed.
-        clocks: by name; a round goes through all steps once with each.
-        steps: what the calls of a round differ in.
-        seconds: after which no round is begun.
-        rounds: at least so many, and at most.
-        seed: of the order.
-        now: in seconds.
-
-    Returns:
-        By clock and variant, [rounds, steps] in us.
-    """
-    order, names, start = random.Random(seed), list(variants), now()
-    counted: list[dict[str, dict[str, list[float]]]] = []
-    while len(counted) <= rounds[0] or (len(counted) <= rounds[1] and now() - start < seconds):
-        of_round: dict[str, dict[str, list[float]]] = {c: {n: [] for n in names} for c in clocks}
-        for clock, read in clocks.items():
-            for step in steps:
-                order.shuffle(names)
-                for name in names:
-                    of_round[clock][name].append(read(variants[name](step)))
-        counted.append(of_round)
-    return {
-        clock: {name: np.array([r[clock][name] for r in counted[1:]]) for name in variants}
-        for clock in clocks
-    }
-
-
-def summary(times: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Of [rounds, steps] in us: the mean over steps of the median over rounds, and the spread.
-
-    p10 and p90 say how single calls lie about their step's median, scaled to that mean: steps
-    differ by design, which is no spread.
-    """
-    medians = np.median(times, axis=0)
-    us = float(medians.mean())
-    low, high = np.percentile(times / np.where(medians, medians, 1), [10, 90]) * us
-    return {"us": us, "p10_us": float(low), "p90_us": float(high), "calls": times.size}
-
-
-def medians(
-    gpu_calls: Mapping[str, Call], clock: Clock, *, seconds: float, rounds: tuple[int, int]
-) -> dict[str, float]:
-    """The median time of each call, the calls taking turns."""
-    variants = {name: lambda _, call=call: call for name, call in gpu_calls.items()}
-    times = interleaved(variants, {"": clock}, (None,), seconds=seconds, rounds=rounds)[""]
-    return {name: summary(of_one)["us"] for name, of_one in times.items()}
-
-
-def slope(us: Mapping[int, float]) -> tuple[float, float]:
-    """What one more costs, and what none costs, from the times of several sizes."""
-    more, none = np.polyfit(list(us), list(us.values()), 1)
-    return float(more), float(none)

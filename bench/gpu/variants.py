@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.gpu.forced import POLICY, ForcedDepth
-from bench.gpu.timing import Call
 from eefast import CompiledModel, MultiExitModel, compile
+from eefast.measure.timing import Call
 from eefast.policies import Budgeted, Never, Policy
 
 

@@ -7,7 +7,6 @@ write down what they have found, and where they are, after every step.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +19,9 @@ from bench.gpu import costs, exit_steps, models, nodes
 from bench.gpu.environment import environment
 from bench.gpu.nvml import Nvml
 from bench.gpu.timing import Gpu
+from bench.shapes import SHAPES, make_model
 from eefast import MultiExitModel
+from eefast.measure import write_whole
 from eefast.ops import implementation
 from eefast.runtime.graph.cuda import CudaGraphDevice
 
@@ -58,13 +59,6 @@ class Progress:
     def done(self, item: str, result: Any) -> None:
         self.data["done"][item] = result
         self.at(None)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step, so that no reader and no interruption finds half of it."""
-    new = path.with_name(path.name + ".new")
-    new.write_text(text)
-    os.replace(new, path)
 
 
 def run(
@@ -143,7 +137,7 @@ def items_for(gpu: Gpu, job: Job) -> dict[str, Callable[..., Any]]:
     def row(row: models.Row) -> Callable[..., Any]:
         def item(seconds: float, at: Any) -> Any:
             if row.model not in made:
-                made[row.model] = models.make_model(models.SHAPES[row.model], str(here), dtype)
+                made[row.model] = make_model(SHAPES[row.model], here, dtype)
             return models.measure(
                 gpu, made[row.model], row, seconds=seconds, without=job.without, at=at, nvml=nvml,
                 expected_s=expected_s,

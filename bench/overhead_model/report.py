@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.overhead_model.constants import PUBLISHED, Constants
 from bench.overhead_model.simulation import Runtime, mean_us
+from eefast.measure import markdown_table
 
 LAYER_TIMES = (668, 91, 56, 25, 10)
 BASE: dict[str, Any] = dict(layers=12, exits={6: 1.0}, kernels_per_layer=1)
@@ -45,27 +46,22 @@ def _speedup(runtime: Runtime, **call: Any) -> tuple[float, float]:
     return full.total_us / cost.total_us, cost.decision_us
 
 
-def _rows(*lines: list[str]) -> list[str]:
-    ruled = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return ["| " + " | ".join(line) + " |" for line in ruled] + [""]
-
-
-def _runtimes(kernels: int) -> list[str]:
+def _runtimes(kernels: int) -> str:
     """Per layer time and runtime: speed-up, decision cost."""
-    lines = [["layer, us", *RUNTIMES]]
+    lines = []
     for us in LAYER_TIMES:
         cells = [_speedup(r, layer_us=us, kernels_per_layer=kernels) for r in RUNTIMES.values()]
         lines.append([str(us), *(f"{s:.2f}x" + f", {add:.1f}" * (add > 0) for s, add in cells)])
-    return _rows(*lines)
+    return markdown_table(["layer, us", *RUNTIMES], lines)
 
 
-def _variants() -> list[str]:
+def _variants() -> str:
     """Per variant and layer time: speed-up of layers that are one launch."""
-    lines = [["layer, us", *map(str, LAYER_TIMES)]]
+    lines = []
     for name, (runtime, call) in VARIANTS.items():
         speedups = (_speedup(runtime, layer_us=us, **call)[0] for us in LAYER_TIMES)
         lines.append([name, *(f"{speedup:.2f}x" for speedup in speedups)])
-    return _rows(*lines)
+    return markdown_table(["layer, us", *map(str, LAYER_TIMES)], lines)
 
 
 def _run_ahead_pays(**call: Any) -> str:
@@ -87,7 +83,7 @@ def markdown() -> str:
     )
     sync, median = (_speedup("sync", layer_us=56, **c)[1] for c in ({}, MEDIAN))
     eager = _speedup("sync", layer_us=25, kernels_per_layer=15)[0]
-    constants = [["constant", "us", "status", "what", "where, how"]]
+    constants = []
     for f in fields(Constants):
         status, source = f.metadata["status"], f.metadata["source"]
         linked = f"[{status}]({source})" if source else status
@@ -95,8 +91,8 @@ def markdown() -> str:
             [f"`{f.name}`", f"{f.default:g}", linked, f.metadata["meaning"], f.metadata["where"]]
         )
     return TEXT.format(
-        one_launch="\n".join(_runtimes(1)), eager_layers="\n".join(_runtimes(15)),
-        variants="\n".join(_variants()), constants="\n".join(_rows(*constants)),
+        one_launch=_runtimes(1), eager_layers=_runtimes(15), variants=_variants(),
+        constants=markdown_table(["constant", "us", "status", "what", "where, how"], constants),
         nested=nested, low=low, high=high, sync=sync, median=median, eager=eager,
         pays=_run_ahead_pays(), pays_median=_run_ahead_pays(**MEDIAN),
         host=15 * PUBLISHED.op_us,
@@ -121,12 +117,15 @@ are made up.
 ## Layers of one launch (fused or captured): computed, not measured
 
 {one_launch}
+
 ## Eager layers of 15 kernels: computed, not measured
 
 {eager_layers}
+
 ## What it depends on; speed-ups of layers of one launch: computed, not measured
 
 {variants}
+
 Exits spread: 40 % leave after layer 3, 30 % after 6, 10 % after 9, 20 % after 12; 1.90x fewer
 layers. A setter kernel is what torch's IF nodes add; the CUDA exit step sets the condition itself.
 
@@ -149,6 +148,7 @@ layers. A setter kernel is what torch's IF nodes add; the CUDA exit step sets th
 ## Constants
 
 {constants}
+
 Not in the model: a full launch queue, clocks, spread, memory that gets cold, the way out of a nest
 of nodes, what the first kernel of a graph waits for. The sources of the graph launch, the gaps, the
 empty kernel and the copy's 6 us were read as others quote them."""

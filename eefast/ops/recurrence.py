@@ -71,7 +71,7 @@ NEGATIVE_SLOPE = 0.01
 """Of the leaky ReLU in a NETWORK scorer."""
 
 MAJORITY_MARGIN = 0.5
-"""Added to the majority's votes in the logits of a sample, so that their argmax is its prediction."""
+"""Added to the majority's votes in a sample's logits, so that their argmax is its prediction."""
 
 
 class Signals(NamedTuple):

@@ -2,14 +2,13 @@
 
 from eefast.traces.record import record_trace
 from eefast.traces.simulate import Simulation, simulate
-from eefast.traces.trace import ExitTrace, check_labels
+from eefast.traces.trace import ExitTrace
 from eefast.traces.trade_off import TradeOffPoint, pareto_front, trade_off
 
 __all__ = [
     "ExitTrace",
     "Simulation",
     "TradeOffPoint",
-    "check_labels",
     "pareto_front",
     "record_trace",
     "simulate",

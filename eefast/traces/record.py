@@ -11,7 +11,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from eefast.traces.trace import ExitTrace, check_labels
+from eefast.labels import check_labels
+from eefast.traces.trace import ExitTrace
 
 Kept = Literal["hidden", "scores"]
 
@@ -48,6 +49,7 @@ def record_trace(
     if isinstance(keep, str) or not set(keep) <= set(get_args(Kept)):
         raise ValueError(f"keep must be some of {get_args(Kept)}, got {keep!r}")
     heads: Any = model.heads
+    layers: Any = model.layers
     if "scores" in keep and heads.scorer is None:
         raise ValueError(
             "keep=('scores',) needs a model with learned scores: "
@@ -83,6 +85,7 @@ def record_trace(
         torch.cat(logits, 1),
         torch.cat(labels),
         tuple(model.config.exits),
+        layers.costs,
         scores=torch.cat(scores, 1) if scores else None,
         hidden=tuple(map(torch.cat, zip(*hidden, strict=True))),
     )

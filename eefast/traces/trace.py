@@ -7,10 +7,11 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from eefast.labels import check_labels
 
 _FORMAT = "eefast-trace-1"
 
@@ -123,21 +124,4 @@ class ExitTrace:
             tuple(json.loads(metadata.get("costs", "[]"))),  # traces of version 0.1 have none
             tensors.get("scores"),
             tuple(vectors for vectors in hidden if vectors is not None),
-        )
-
-
-def check_labels(labels: Tensor, classes: int) -> None:
-    """Raise ValueError unless all labels are class numbers, integers in [0, classes).
-
-    On other devices than the CPU only their type is looked at: reading them would wait.
-    """
-    if labels.is_floating_point() or labels.dtype is torch.bool:
-        raise ValueError(f"labels must be integers in [0, {classes}), got {labels.dtype}")
-    if (
-        labels.is_cpu
-        and labels.numel()
-        and not (int(labels.min()) >= 0 and int(labels.max()) < classes)
-    ):
-        raise ValueError(
-            f"labels must be in [0, {classes}), got {int(labels.min())}..{int(labels.max())}"
         )

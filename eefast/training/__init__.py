@@ -1,5 +1,6 @@
 """Training of multi-exit models: objectives, and the loop behind `eefast train`."""
 
+from eefast.labels import task_loss
 from eefast.training.berxit import BERxiT
 from eefast.training.eeic import eeic
 from eefast.training.objectives import (
@@ -8,7 +9,6 @@ from eefast.training.objectives import (
     needs_scores,
     objective,
     register_objective,
-    task_loss,
     weighted,
 )
 

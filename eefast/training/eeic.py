@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from eefast.training.objectives import exit_logits_of, register_objective, task_loss
+from eefast.labels import task_loss
+from eefast.training.objectives import exit_logits_of, register_objective
 
 if TYPE_CHECKING:
     from eefast.multi_exit import MultiExitOutput

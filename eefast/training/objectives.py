@@ -20,8 +20,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch.nn.functional as F
 from torch import Tensor
+
+from eefast.labels import task_loss
 
 if TYPE_CHECKING:
     from eefast.multi_exit import MultiExitOutput
@@ -78,16 +79,6 @@ def objective(name: str, **options: Any) -> Objective:
 def needs_scores(name: str) -> bool:
     """Whether the objective of that name trains a scorer, which the heads then need."""
     return getattr(_REGISTRY.get(name), "needs_scores", False)
-
-
-def task_loss(
-    logits: Tensor,  # (B, C)
-    labels: Tensor,  # (B,)
-) -> Tensor:
-    """Cross-entropy in float32, or the squared error if there is one output (C = 1)."""
-    if logits.shape[-1] == 1:
-        return F.mse_loss(logits.squeeze(-1).float(), labels.float().reshape(len(logits)))
-    return F.cross_entropy(logits.float(), labels)
 
 
 def exit_logits_of(output: MultiExitOutput) -> Sequence[Tensor]:

@@ -182,7 +182,5 @@ def test_where_nvml_does_not_answer():
     assert silent.limits()["nvml_missing"] == silent.missing
 
 
-def test_versions_and_commit():
-    assert environment.versions()["torch"] == torch.__version__
-    assert environment.versions()["python"].startswith("3.")
+def test_commit():
     assert environment.commit()

@@ -87,9 +87,3 @@ def test_the_reference_is_not_captured(gpu):
         gpu, known.GraphsOf(gpu), "reference", "linear", 0, ((torch.float32, 1),)
     )
     assert row["graph_us"] is None
-
-
-def test_the_vocabulary_has_its_size():
-    call = exit_steps.step_of("cpu", "cpp", "vocabulary", torch.float32, 1)
-    call()
-    assert exit_steps.CLASSES["vocabulary"] == 50257

@@ -1,10 +1,10 @@
 """The rows of the end-to-end table, run on the CPU with clocks that claim nothing."""
 
 import pytest
-import torch
 
 from bench.gpu import models, variants
-from bench.gpu.models import Row, conclusions, make_model, measure
+from bench.gpu.models import Row, conclusions, measure
+from bench.shapes import make_model
 from tests.bench.gpu_stand_in import StandIn
 
 NAMES = ("sync", "eager", "Never(), stream")
@@ -17,7 +17,7 @@ def model():
         hidden_size=48, num_hidden_layers=6, intermediate_size=64, vocab_size=99,
         initializer_range=0.2,
     )  # fmt: skip
-    return make_model(shape, "cpu", torch.float32)
+    return make_model(shape)
 
 
 class Counting(StandIn):

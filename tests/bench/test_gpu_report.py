@@ -35,7 +35,7 @@ COSTS = {
         "compute_capability": "9.0", "multiprocessors": 132, "memory_gib": 79.1, "driver": "580.1",
         "max_sm_mhz": 1980, "max_memory_mhz": 2619, "power_limit_mw": 700000, "nvml_missing": None,
         "clocks_before": {"sm_mhz": 345, "memory_mhz": 2619}, "cuda": "13.0",
-        "versions": {"torch": "2.11.0", "nvidia-ml-py": None}, "cpu": "Some CPU", "cores": 16,
+        "versions": {"torch": "2.11.0", "nvidia-ml-py": None}, "cpu": "Some CPU", "cpu_count": 16,
         "exit_step_cuda": "runs here", "if_nodes": "bindings",
     },
     "launches": {

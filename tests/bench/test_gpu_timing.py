@@ -1,10 +1,9 @@
-"""The clocks and the interleaving of bench/gpu, on a GPU that is made of numbers."""
+"""The clocks and the energy meter of bench/gpu, on a GPU that is made of numbers."""
 
-import numpy as np
 import pytest
 
 from bench.gpu.nvml import joules_per_call
-from bench.gpu.timing import Gpu, interleaved, medians, slope, summary
+from bench.gpu.timing import Gpu
 
 
 class Numbers(Gpu):
@@ -59,85 +58,6 @@ def test_what_each_clock_reads(clock, us):
 
     for _ in range(3):
         assert read(call) == pytest.approx(us)
-
-
-def turns(seconds, rounds, took=1.0):
-    """What is called, in order, and the times."""
-    log, now = [], [0.0]
-
-    def variant(name):
-        def ready(step):
-            def call():
-                log.append((name, step))
-                now[0] += took
-                return len(log)
-
-            return call
-
-        return ready
-
-    times = interleaved(
-        {name: variant(name) for name in "abc"},
-        {"first": lambda call: call(), "second": lambda call: call()},
-        (5, 7),
-        seconds=seconds,
-        rounds=rounds,
-        now=lambda: now[0],
-    )
-    return log, times
-
-
-def test_variants_take_turns_at_every_step():
-    log, times = turns(seconds=0, rounds=(2, 9))
-    # Three rounds, the first uncounted; of two clocks, two steps and three variants.
-    assert len(log) == 3 * 2 * 2 * 3
-    for start in range(0, len(log), 3):
-        at_once = log[start : start + 3]
-        assert {name for name, _ in at_once} == set("abc")
-        assert len({step for _, step in at_once}) == 1
-    assert len({tuple(name for name, _ in log[i : i + 3]) for i in range(0, len(log), 3)}) > 2
-    assert times.keys() == {"first", "second"}
-    assert {t.shape for by_name in times.values() for t in by_name.values()} == {(2, 2)}
-
-
-def test_the_first_round_does_not_count():
-    _, times = turns(seconds=0, rounds=(1, 9))
-    assert min(t.min() for by_name in times.values() for t in by_name.values()) > 12
-
-
-@pytest.mark.parametrize(
-    ("seconds", "rounds", "counted"), [(0, (2, 9), 2), (30, (2, 9), 2), (50, (2, 9), 4),
-                                       (10**6, (2, 9), 9)],
-)  # fmt: skip
-def test_rounds_end_with_the_time(seconds, rounds, counted):
-    """A round takes 12 s here, and none is begun after `seconds`."""
-    _, times = turns(seconds, rounds)
-    assert len(times["first"]["a"]) == counted
-
-
-def test_order_is_the_same_for_the_same_seed():
-    assert turns(0, (2, 2))[0] == turns(0, (2, 2))[0]
-
-
-def test_summary_is_the_mean_of_medians_and_the_spread_about_them():
-    # Steps of 10 and 100 us; a round that is half again as slow, and one outlier.
-    times = np.array([[10.0, 100.0], [10.0, 100.0], [15.0, 150.0], [10.0, 9000.0], [10.0, 100.0]])
-    found = summary(times)
-    assert found["us"] == 55
-    assert found["calls"] == 10
-    assert found["p10_us"] == pytest.approx(55)
-    assert 1.5 * 55 <= found["p90_us"] < 90 * 55
-
-
-def test_slope_takes_out_what_all_pay():
-    more, none = slope({2: 14.0, 6: 22.0, 11: 32.0})
-    assert (more, none) == (pytest.approx(2), pytest.approx(10))
-
-
-def test_medians_of_calls():
-    gpu = Numbers()
-    calls = {"short": lambda: gpu.call(1, 1), "long": lambda: gpu.call(1, 9)}
-    assert medians(calls, gpu.wall, seconds=0, rounds=(2, 2)) == {"short": 2, "long": 10}
 
 
 class Board:

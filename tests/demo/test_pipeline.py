@@ -6,17 +6,18 @@ import pytest
 import torch
 from datasets import DatasetDict
 
-from eefast import MultiExitModel, demo, simulate
-from eefast.data import load_tweets
+from eefast import MultiExitModel, simulate
+from eefast.demo import pipeline, run_demo
+from eefast.demo.data import load_tweets
 from eefast.policies import BEEM, Never, policy_from_dict
 from eefast.traces import ExitTrace
-from tests.calibration.test_calibration import learned_trace
 from tests.models import inputs_for, tiny_model
+from tests.traces.made import learned_trace
 
 
 def test_every_policy_is_calibrated_alike_on_validation_data():
     trace = learned_trace(exits=6, samples=800)
-    policies = demo.calibrated(trace)
+    policies = pipeline.calibrated(trace)
     assert list(policies)[:2] == ["BEEM-A", "BEEM-C"]
     assert policies["BEEM-A"].weights == tuple(trace.accuracies().tolist())
     assert isinstance(policies["BEEM-C"], BEEM)
@@ -33,12 +34,12 @@ def small(monkeypatch):
         tweets = load_tweets(seed)
         return DatasetDict({split: tweets[split].select(range(96)) for split in tweets})
 
-    monkeypatch.setattr(demo, "load_tweets", few)
-    monkeypatch.setattr(demo, "TIMED_TWEETS", 6)
+    monkeypatch.setattr(pipeline, "load_tweets", few)
+    monkeypatch.setattr(pipeline, "TIMED_TWEETS", 6)
 
 
 def test_a_run_reports_and_a_second_one_reuses_it(small, tmp_path, capsys, monkeypatch):
-    demo.run_demo(tmp_path, seed=3, sentences=["what a day", "never again"])
+    run_demo(tmp_path, seed=3, sentences=["what a day", "never again"])
     first = capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text())
     assert set(report) == {"dataset", "exits", "policies", "full_depth", "environment"}
@@ -57,7 +58,7 @@ def test_a_run_reports_and_a_second_one_reuses_it(small, tmp_path, capsys, monke
     trace = ExitTrace.load(tmp_path / "model-3" / "test.safetensors")
     timed = ExitTrace(trace.logits[:, :6], trace.labels[:6])
     validation = ExitTrace.load(tmp_path / "model-3" / "validation.safetensors")
-    chosen = demo.calibrated(validation)  # on validation data, and nothing else
+    chosen = pipeline.calibrated(validation)  # on validation data, and nothing else
     assert {row["name"]: policy_from_dict(row["setting"]) for row in report["policies"]} == chosen
     assert (
         MultiExitModel.from_pretrained(tmp_path / "model-3").get_policy("beem") == chosen["BEEM-A"]
@@ -71,8 +72,8 @@ def test_a_run_reports_and_a_second_one_reuses_it(small, tmp_path, capsys, monke
     def no_training(*args, **kwargs):
         raise AssertionError("a finished model was trained again")
 
-    monkeypatch.setattr(demo, "fine_tune", no_training)
-    demo.run_demo(tmp_path, seed=3)
+    monkeypatch.setattr(pipeline, "fine_tune", no_training)
+    run_demo(tmp_path, seed=3)
     again = json.loads((tmp_path / "report.json").read_text())
     for before, after in zip(report["policies"], again["policies"], strict=True):
         assert {k: before[k] for k in ("name", "setting", "accuracy", "exit_histogram")} == {
@@ -85,5 +86,5 @@ def test_the_full_depth_baseline_is_the_same_classifier():
     inputs = inputs_for(model, 5, padded=True)
     with torch.inference_mode():
         torch.testing.assert_close(
-            demo.full_depth_model(model)(**inputs).logits, model(**inputs).logits
+            pipeline.full_depth_model(model)(**inputs).logits, model(**inputs).logits
         )

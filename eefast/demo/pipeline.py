@@ -1,4 +1,4 @@
-"""The demo: from real weights and real tweets to wall-clock speed-up, in one command."""
+"""The steps of the demo: train, record, calibrate, time, report, classify."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from transformers import (
 )
 
 from eefast.calibration import calibrate
-from eefast.data import class_names, encode, load_tweets, package_file
-from eefast.latency import Latency, time_interleaved
+from eefast.data import class_names, encode
+from eefast.demo.data import load_tweets, package_file
+from eefast.demo.report import draw_trade_off, make_report, results_tables
+from eefast.measure import Latency, time_interleaved, write_whole
 from eefast.multi_exit import MultiExitModel, attach_exits
 from eefast.policies import Never, Policy
-from eefast.report import draw_trade_off, make_report, results_tables
 from eefast.runtime import compile
 from eefast.traces import ExitTrace, record_trace, simulate
 from eefast.training.fine_tune import batches, fine_tune, is_finished
@@ -37,7 +38,7 @@ TOLERANCE = 0.0
 
 SENTENCES = (
     "@united thank you so much, best crew ever!",
-    "Flight delayed again, three hours on the tarmac and nobody tells us anything.",
+    "Flight delayed again, three hours on the tarmac and no one tells us anything.",
     "Well, the seats were fine I guess, but I am not sure I would book with them again.",
 )
 
@@ -66,7 +67,7 @@ def run_demo(output: Path, *, seed: int, sentences: Sequence[str] | None = None)
     outcomes = {name: simulate(policy, traces["test"]) for name, policy in policies.items()}
     timed, latencies = _timed(model, tokenizer, tweets, policies)
     report = make_report(tweets, seed, traces["test"], policies, outcomes, timed, latencies)
-    (output / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_whole(output / "report.json", json.dumps(report, indent=2) + "\n")
     draw_trade_off(output / "trade_off.png", traces, outcomes)
     for table in results_tables(report):
         console.print(table)

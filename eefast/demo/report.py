@@ -1,20 +1,16 @@
-"""The demo's report: figures as JSON, as a table for the terminal, and as a picture."""
+"""The demo's report: figures as JSON, as tables for the terminal, and as a picture."""
 
 from __future__ import annotations
 
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from datasets import DatasetDict
 from rich.table import Table
 
-import eefast
 from eefast.data import class_names
-from eefast.latency import Latency
+from eefast.measure import Curve, Latency, draw_curves, host, terminal_table, versions
 from eefast.policies import BEEM, PABEE, PCEE, Entropy, Policy
 from eefast.traces import ExitTrace, Simulation, pareto_front, trade_off
 
@@ -82,67 +78,72 @@ def make_report(
             "timing": f"batch 1, {len(timed['never'])} test tweets, variants interleaved; "
             "speed-ups are ratios of total times",
             "dtype": "float32",
-            "threads": torch.get_num_threads(),
-            "cpu": _processor(),
-            "cpu_count": os.cpu_count(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "eefast": eefast.__version__,
+            **host(),
+            **versions("torch", "transformers", "eefast"),
         },
     }
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "")
-
-
 def results_tables(report: dict[str, Any]) -> list[Table]:
     """The report's policies as two tables for the terminal: what they answer, and how fast."""
-    exits = len(report["exits"])
-    answers = Table(title=f"{report['dataset']['test']} test tweets: how many leave at which exit")
-    answers.add_column("policy", no_wrap=True)
-    for column in ("accuracy", "layers", *(str(i) for i in range(1, exits + 1))):
-        answers.add_column(column, justify="right", no_wrap=True)
-    speed = Table(title=f"latency: {report['environment']['timing'].split(';')[0]}")
-    speed.add_column("policy", no_wrap=True)
-    for column in ("layers", "vs never", "vs transformers", "p50 ms", "p90 ms"):
-        speed.add_column(column, justify="right", no_wrap=True)
-    for row in report["policies"]:
-        answers.add_row(
+    exits = [str(exit["exit"]) for exit in report["exits"]]
+    answers = [
+        [
             row["name"],
             f"{row['accuracy']:.3f}",
             f"{row['layer_speedup']:.2f}x",
             *map(str, row["exit_histogram"]),
-        )
-        speed.add_row(
-            row["name"],
-            f"{row['layer_speedup_timed']:.2f}x",
-            f"{row['wall_clock_speedup_vs_never']:.2f}x",
-            f"{row['wall_clock_speedup']:.2f}x",
-            f"{row['p50_ms']:.2f}",
-            f"{row['p90_ms']:.2f}",
-        )
+        ]
+        for row in report["policies"]
+    ]
+    tweets, timing = report["dataset"]["test"], report["environment"]["timing"].split(";")[0]
+    return [
+        terminal_table(
+            f"{tweets} test tweets: how many exit where",
+            ["policy", "accuracy", "layers", *exits],
+            answers,
+        ),
+        terminal_table(
+            f"latency: {timing}",
+            ["policy", "layers", "vs never", "vs transformers", "p50 ms", "p90 ms"],
+            speed_rows(report),
+        ),
+    ]
+
+
+def speed_rows(report: dict[str, Any]) -> list[list[str]]:
+    """One row per policy, and one for transformers at full depth.
+
+    Cells: name; layer speed-up of the timed tweets; wall-clock speed-up over `Never()` and over
+    transformers; p50 and p90 in ms.
+    """
     full = report["full_depth"]
-    speed.add_row(
-        "transformers", "1.00x", "", "1.00x", f"{full['p50_ms']:.2f}", f"{full['p90_ms']:.2f}"
-    )
-    return [answers, speed]
+    rows = [
+        [
+            row["name"],
+            *(
+                f"{row[key]:.2f}x"
+                for key in (
+                    "layer_speedup_timed",
+                    "wall_clock_speedup_vs_never",
+                    "wall_clock_speedup",
+                )
+            ),
+            *_percentiles(row),
+        ]
+        for row in report["policies"]
+    ]
+    return [*rows, ["transformers", "1.00x", "", "1.00x", *_percentiles(full)]]
+
+
+def _percentiles(row: dict[str, Any]) -> list[str]:
+    return [f"{row[key]:.2f}" for key in ("p50_ms", "p90_ms")]
 
 
 def draw_trade_off(
     path: Path, traces: dict[str, ExitTrace], outcomes: dict[str, Simulation]
 ) -> None:
     """Accuracy over layer speed-up on test data: a curve per family, a mark per chosen policy."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     test = traces["test"]
     accuracies = traces["validation"].accuracies().tolist()
     alphas = [i / 20 for i in range(1, 20 * test.num_exits)]
@@ -153,25 +154,25 @@ def draw_trade_off(
         "PCEE": [*PCEE.settings(test)],
         "entropy": [*Entropy.settings(test)],
     }
-    figure, axes = plt.subplots(figsize=(7, 4.5))
-    for name, settings in families.items():
-        front = pareto_front(trade_off(settings, test))
-        line = axes.plot(
-            [p.layer_speedup for p in front], [p.accuracy for p in front], ".-", label=name
-        )[0]
-        for chosen, outcome in outcomes.items():
-            if chosen.split(",")[0] == name:
-                axes.plot(
-                    outcome.layer_speedup, outcome.accuracy, "*", ms=13, color=line.get_color()
-                )
-    full_depth = test.accuracies()[-1].item()
-    axes.axhline(full_depth, ls=":", color="grey", label="last exit")
-    axes.set_ylim(full_depth - 0.06, full_depth + 0.01)  # below that nobody would use it
-    axes.set_xlim(0.9, 3.5)
-    axes.set_xlabel("layer speed-up")
-    axes.set_ylabel("test accuracy")
-    axes.set_title("Tweets, MiniLM with six exits (stars: chosen on validation data)", fontsize=10)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    curves = {
+        name: Curve(
+            [(p.layer_speedup, p.accuracy) for p in pareto_front(trade_off(settings, test))],
+            [
+                (outcome.layer_speedup, outcome.accuracy)
+                for chosen, outcome in outcomes.items()
+                if chosen.split(",")[0] == name
+            ],
+        )
+        for name, settings in families.items()
+    }
+    last = test.accuracies()[-1].item()
+    draw_curves(
+        path,
+        curves,
+        title="Tweets, MiniLM with six exits (stars: chosen on validation data)",
+        x="layer speed-up",
+        y="test accuracy",
+        x_limits=(0.9, 3.5),
+        y_limits=(last - 0.06, last + 0.01),  # a policy further below is of no use
+        level=("last exit", last),
+    )
