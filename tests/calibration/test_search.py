@@ -139,6 +139,18 @@ def test_models_with_few_exits(policy, exits):
     assert calibrate(policy, learned_trace(exits=exits)).num_exits == exits
 
 
+@pytest.mark.parametrize("policy", ["beem", *SEARCHED])
+def test_default_dtype_does_not_matter(policy):
+    trace = learned_trace(samples=100)
+    wanted = calibrate(policy, trace)
+    torch.set_default_dtype(torch.float64)
+    try:
+        got = calibrate(policy, trace)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert got == wanted
+
+
 def test_bad_calls():
     trace = learned_trace()
     bare = ExitTrace(trace.logits, trace.labels)

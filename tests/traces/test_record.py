@@ -35,7 +35,8 @@ def test_record_trace_keeps_what_is_asked_for(head):
         logits, wanted = model.heads(i, vectors)  # the head reads what was kept
         torch.testing.assert_close(logits, trace.logits[i - 1])
         torch.testing.assert_close(wanted, score)
-    again = record_trace(model, batches)  # and nothing of it goes on
+    assert not model.heads._forward_pre_hooks  # the model is as it was
+    again = record_trace(model, batches)
     assert again.hidden == ()
     assert again.scores is None
 

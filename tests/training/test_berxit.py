@@ -71,8 +71,10 @@ def test_under_trainer_each_batch_is_a_step(tmp_path):
         output_dir=str(tmp_path), per_device_train_batch_size=4, num_train_epochs=1, use_cpu=True,
         report_to="none", save_strategy="no", dataloader_pin_memory=False,
     )  # fmt: skip
-    Trainer(model, arguments, train_dataset=rows).train()
+    trainer = Trainer(model, arguments, train_dataset=rows)
+    trainer.train()
     assert len(seen) == 3  # of five batches the first, the third and the fifth
+    assert trainer.predict(rows).predictions.shape == (20, 3)  # the last exit's logits, no scores
 
 
 def test_the_certainty_learns_where_the_exits_are_right():
