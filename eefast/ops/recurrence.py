@@ -71,7 +71,7 @@ NEGATIVE_SLOPE = 0.01
 """Of the leaky ReLU in a NETWORK scorer."""
 
 MAJORITY_MARGIN = 0.5
-"""Added to the majority's votes in a sample's logits, so that their argmax is its prediction."""
+"""Added to the majority's votes in the logits written, so that their argmax is the prediction."""
 
 
 class Signals(NamedTuple):
@@ -150,12 +150,14 @@ class Recurrence(NamedTuple):
         self, samples: int, classes: int, exits: int, device: torch.device | str = "cpu"
     ) -> Values:
         """The values before the first exit; with `memory` wherever there is a scorer."""
-        made = {"dtype": torch.float32, "device": device}
+        f32 = torch.float32
         return Values(
-            torch.zeros(samples, **made),
+            torch.zeros(samples, dtype=f32, device=device),
             torch.full((samples,), NO_PREDICTION, dtype=torch.int64, device=device),
-            torch.zeros(samples, classes, **made) if self.uses_votes else None,
-            torch.zeros(samples, exits, **made) if self.scorer != ScorerKind.NONE else None,
+            torch.zeros(samples, classes, dtype=f32, device=device) if self.uses_votes else None,
+            None
+            if self.scorer == ScorerKind.NONE
+            else torch.zeros(samples, exits, dtype=f32, device=device),
         )
 
     def step(
