@@ -40,7 +40,7 @@ def test_draws_follow_the_shares_and_the_seed():
     assert drawn != draw_depths(shares, 1, 20_000, seed=1)
 
 
-def test_a_batch_leaves_with_its_last_sample():
+def test_a_batch_exits_with_its_last_sample():
     shares = [0.5, 0.0, 0.3, 0.2]
     drawn = np.array(draw_depths(shares, 8, 20_000))
     last = np.diff(np.cumsum([0, *shares]) ** 8)  # of the maximum of 8

@@ -52,7 +52,7 @@ def test_sync_by_hand():
 
 
 def test_sync_where_the_host_is_slower():
-    """Launches at 10, 20 and 30 (the exit), each done 1 later; the copy is there at 36 + 4."""
+    """Launches at 10, 20 and 30 (the exit), each done 1 later; the copy arrives at 36 + 4."""
     constants = replace(FREE, op_us=10, exit_us=1, copy_issue_us=6, copy_us=4)
     cost = call_us("sync", layers=1, layer_us=2, kernels_per_layer=2, constants=constants)
     assert cost.total_us == 40
@@ -106,7 +106,7 @@ def test_a_wasted_layer_can_cost_more_than_all_waits():
 @pytest.mark.parametrize("runtime", get_args(Runtime))
 @pytest.mark.parametrize("name", NAMES)
 def test_a_dearer_part_makes_no_call_cheaper(runtime, name):
-    """At full depth: earlier, slower news can save run-ahead a layer."""
+    """At full depth only: with an earlier exit, a later decision can save run-ahead a layer."""
     dearer = replace(PUBLISHED, **{name: getattr(PUBLISHED, name) + 10})
     for call in (dict(), dict(layer_us=5.0), dict(setter=True)):
         assert total(runtime, **call, constants=dearer) >= total(runtime, **call)
