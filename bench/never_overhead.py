@@ -18,24 +18,25 @@ def main(calls: int = 200) -> None:
     """Print one line per shape and length."""
     for name, shape in SHAPES.items():
         model = make_model(shape)
-        adapter, fast = model.adapter, compile(model, Never())
+        layers, fast = model.layers, compile(model, Never())
         size = f"{shape['num_hidden_layers']} x {shape['hidden_size']}"
 
         @torch.inference_mode()
-        def layers_alone(input_ids, attention_mask, adapter=adapter):
-            hidden, inputs = adapter.embed(input_ids, attention_mask)
-            for layer in range(1, adapter.num_layers + 1):
-                hidden = adapter.layer(layer, hidden, inputs)
+        def layers_alone(layers=layers, **inputs):
+            layers.check(inputs)
+            hidden, context = layers.start(inputs)
+            for layer in range(1, layers.depth + 1):
+                hidden = layers.layer(layer, hidden, context)
             return hidden
 
         for length in (16, 32, 128):
             ids = torch.randint(model.config.backbone_config.vocab_size, (1, length))
             inputs = [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}] * calls
             times = time_interleaved({"layers": layers_alone, "never": fast}, inputs, rounds=1)
-            layers, never = times["layers"].p50_ms, times["never"].p50_ms
+            alone, never = times["layers"].p50_ms, times["never"].p50_ms
             print(
                 f"{name} ({size}), length {length}, {torch.get_num_threads()} threads: "
-                f"{never / layers:.4f} (layers alone {layers:.2f} ms)",
+                f"{never / alone:.4f} (layers alone {alone:.2f} ms)",
                 flush=True,
             )
 

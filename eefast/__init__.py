@@ -1,7 +1,7 @@
 """eefast: early-exit transformers whose wall-clock speed-up follows their layer speed-up."""
 
 from eefast import policies
-from eefast.backbones import Backbone, LayerInputs, register_backbone
+from eefast.backbones import Backbone, Context, Inputs, register_backbone
 from eefast.calibration import calibrate
 from eefast.multi_exit import MultiExitConfig, MultiExitModel, MultiExitOutput, attach_exits
 from eefast.runtime import CompiledModel, EarlyExitOutput, RuntimeStats, compile
@@ -13,9 +13,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Backbone",
     "CompiledModel",
+    "Context",
     "EarlyExitOutput",
     "ExitTrace",
-    "LayerInputs",
+    "Inputs",
     "MultiExitConfig",
     "MultiExitModel",
     "MultiExitOutput",

@@ -19,10 +19,11 @@ from transformers import (
 )
 from transformers.utils.generic import ModelOutput
 
-from eefast.backbones import backbone_for, base_model_of
+from eefast.backbones import Inputs, backbone_for, base_model_of, gathered
+from eefast.forward import over_inputs
 from eefast.heads import ExitHeads, HeadKind
+from eefast.labels import check_labels
 from eefast.policies import Policy, policy_from_dict
-from eefast.trace import check_labels
 from eefast.training import objective
 
 
@@ -106,12 +107,12 @@ class MultiExitModel(PreTrainedModel):
                 module._is_hf_initialized = True  # type: ignore[assignment]
         self.backbone = _without_pooler(backbone)
         config.backbone_config = self.backbone.config  # one object: what changes it is saved
-        self.adapter = backbone_for(self.backbone)
-        config.exits = _checked_exits(config.exits, self.adapter.num_layers)
+        self.layers = backbone_for(self.backbone)
+        config.exits = _checked_exits(config.exits, self.layers.depth)
         self.heads = ExitHeads(
             config.head,
             len(config.exits),
-            self.adapter.hidden_size,
+            self.layers.widths[-1],
             self.num_classes,
             config.share_pooler,
             config.head_dropout,
@@ -149,33 +150,36 @@ class MultiExitModel(PreTrainedModel):
         description = self.config.policies.get(name)
         return None if description is None else policy_from_dict(description)
 
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """What the model's own forward takes, without labels."""
+        return tuple(self.layers.takes)
+
+    @over_inputs
     def forward(
         self,
-        input_ids: Tensor | None = None,  # (B, T)
-        attention_mask: Tensor | None = None,  # (B, T)
-        token_type_ids: Tensor | None = None,  # (B, T)
-        position_ids: Tensor | None = None,  # (B, T)
-        inputs_embeds: Tensor | None = None,  # (B, T, D)
-        labels: Tensor | None = None,  # (B,)
-        return_dict: bool | None = None,
+        inputs: Inputs,
+        labels: Tensor | None,  # (B,)
+        return_dict: bool | None,
     ) -> MultiExitOutput | tuple[Any, ...]:
         """Run all layers and all exits.
 
+        Takes what the base model's own forward takes, and `labels` and `return_dict`.
+
         Raises:
+            TypeError: an input that the model's forward does not have.
             ValueError: inputs that the backbone cannot take, or labels outside [0, C).
         """
         if labels is not None and self.num_classes > 1:
             check_labels(labels, self.num_classes)
-        if "token_type_ids" not in self.adapter.takes:
-            token_type_ids = None  # tokenizers give them all the same
-        hidden, inputs = self.adapter.embed(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
-        )
+        self.layers.check(inputs)
+        hidden, context = self.layers.start(inputs)
         logits: list[Tensor] = []
-        for layer in range(1, self.adapter.num_layers + 1):
-            hidden = self.adapter.layer(layer, hidden, inputs)
+        for layer in range(1, self.layers.depth + 1):
+            hidden = self.layers.layer(layer, hidden, context)
             if layer in self.config.exits:
-                logits.append(self.heads(len(logits) + 1, self.adapter.readout(hidden)))
+                vectors = gathered(*self.layers.readout(layer, hidden, context))
+                logits.append(self.heads(len(logits) + 1, vectors))
         output = MultiExitOutput(
             loss=None if labels is None else self.objective(logits, labels),
             logits=logits[-1],

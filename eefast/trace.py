@@ -15,6 +15,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from eefast.labels import check_labels
+
 _FORMAT = "eefast-trace-1"
 
 
@@ -89,23 +91,6 @@ class ExitTrace:
                 return cls(file.get_tensor("logits"), file.get_tensor("labels"), layers)
         except SafetensorError as error:
             raise ValueError(f"{path} is not a safetensors file, or is damaged: {error}") from None
-
-
-def check_labels(labels: Tensor, classes: int) -> None:
-    """Raise ValueError unless all labels are class numbers, integers in [0, classes).
-
-    On other devices than the CPU only their type is looked at: reading them would wait.
-    """
-    if labels.is_floating_point() or labels.dtype is torch.bool:
-        raise ValueError(f"labels must be integers in [0, {classes}), got {labels.dtype}")
-    if (
-        labels.is_cpu
-        and labels.numel()
-        and not (int(labels.min()) >= 0 and int(labels.max()) < classes)
-    ):
-        raise ValueError(
-            f"labels must be in [0, {classes}), got {int(labels.min())}..{int(labels.max())}"
-        )
 
 
 def record_trace(

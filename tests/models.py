@@ -4,6 +4,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from eefast import MultiExitModel, attach_exits
+from eefast.runtime.plan import Plan
 
 
 def tiny_model(classes=3, layers=4, seed=0, spread=1.5, **options) -> MultiExitModel:
@@ -41,3 +42,10 @@ def inputs_for(model, batch, length=12, seed=0, padded=False) -> dict[str, torch
         mask = (torch.arange(length) < lengths).long()
         ids = ids * mask
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def plan_for(policy, model) -> Plan:
+    """The plan of a policy for a model, as `compile` makes it."""
+    exits = model.config.exits
+    heads = [model.heads.weights(exit) for exit in range(1, len(exits) + 1)]
+    return Plan.make(policy, exits, heads, model.num_classes, model.device)

@@ -85,7 +85,7 @@ def measure(
     Raises:
         RuntimeError: the GPU is no longer usable.
     """
-    start, layers = time.monotonic(), model.adapter.num_layers
+    start, layers = time.monotonic(), model.layers.depth
     shares = forced.layer_shares(forced.recorded_histogram(), layers)
     depths = forced.draw_depths(shares, row.batch, CALLS)
     vocabulary = model.config.backbone_config.vocab_size
@@ -195,15 +195,15 @@ def _checked(
 @torch.inference_mode()
 def _layer_host_us(gpu: Gpu, setup: Setup) -> float:
     """What the host takes to enqueue one layer on a stream."""
-    adapter = setup.model.adapter
-    hidden, inputs = adapter.embed(**setup.inputs)
+    layers = setup.model.layers
+    hidden, context = layers.start(setup.inputs)
 
     def call() -> None:
         x = hidden
-        for layer in range(1, adapter.num_layers + 1):
-            x = adapter.layer(layer, x, inputs)
+        for layer in range(1, layers.depth + 1):
+            x = layers.layer(layer, x, context)
 
-    return medians({"": call}, gpu.enqueue, seconds=0.5, rounds=(5, 50))[""] / adapter.num_layers
+    return medians({"": call}, gpu.enqueue, seconds=0.5, rounds=(5, 50))[""] / layers.depth
 
 
 def _energy(

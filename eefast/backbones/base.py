@@ -1,202 +1,193 @@
-"""`Backbone`: the adapter of one transformers family, driven layer by layer.
+"""`Backbone`: a transformers model driven layer by layer.
 
 transformers runs a model from the first layer to the last. An early exit has to stop in between,
-so eefast holds the loop itself and asks the adapter for three things: the hidden states before
-layer 1 (`embed`), one layer (`layer`), and the vector that an exit head reads (`readout`). What
-comes out after layer i is what transformers itself gives as `hidden_states[i]`.
+so eefast holds the loop itself and asks the backbone for three things: the hidden states before
+layer 1 and what the layers need beside them (`start`), one layer (`layer`), and where the vector
+lies that an exit head reads (`readout`). What comes out after layer i is what transformers itself
+gives as `hidden_states[i]`.
 
-A family of your own, here one without token types whose blocks add a mask to their scores:
+A family of your own, here one whose blocks add a mask to their scores:
 
-    from eefast.backbones import Backbone, register_backbone
+    from dataclasses import dataclass
+
+    from torch import Tensor
+
+    from eefast.backbones import Backbone, Context, register_backbone
+
+    @dataclass
+    class ToyContext(Context):
+        mask: Tensor | None  # (B, 1, 1, T)
+
+        def select(self, rows):
+            return ToyContext(None if self.mask is None else self.mask[rows])
 
     @register_backbone("toy")  # its config.model_type
     class ToyBackbone(Backbone):
-        takes = frozenset({"position_ids"})
+        takes = {"input_ids": "BT", "attention_mask": "BT"}
+        main_inputs = ("input_ids",)
 
-        def _embed(self, input_ids, token_type_ids, position_ids, inputs_embeds):
-            if inputs_embeds is None:
-                inputs_embeds = self.model.tokens(input_ids)
-            if position_ids is None:
-                return inputs_embeds + self.model.positions.weight[: inputs_embeds.shape[1]]
-            return inputs_embeds + self.model.positions(position_ids)
+        def __init__(self, model):
+            super().__init__(model, widths=[model.config.hidden_size] * len(model.blocks))
 
-        def layer(self, index, hidden, inputs):
-            return self.model.blocks[index - 1](hidden, inputs.mask)
+        def start(self, inputs):
+            ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+            hidden = self.model.tokens(ids) + self.model.positions.weight[: ids.shape[1]]
+            return hidden, ToyContext(None if mask is None else (mask - 1)[:, None, None] * 1e9)
+
+        def layer(self, index, hidden, context):
+            return self.model.blocks[index - 1](hidden, context.mask)
 """
 
 from __future__ import annotations
 
 import abc
-import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from eefast.backbones.masks import attention_bias, hides_nothing
+Inputs = Mapping[str, Tensor]
+"""What the model's own forward takes, by name, without labels and without None."""
 
 
-class ModelInputs(NamedTuple):
-    """What an encoder is called with, in the order of its arguments."""
+class Context(abc.ABC):
+    """What the layers of one call need beside the hidden states: masks, rotary tables, windows."""
 
-    input_ids: Tensor | None = None  # (B, T) int64
-    attention_mask: Tensor | None = None  # (B, T); 0 hides a token, anything else shows it
-    token_type_ids: Tensor | None = None  # (B, T) int64; None: all 0
-    position_ids: Tensor | None = None  # (B, T) or (1, T) int64
-    inputs_embeds: Tensor | None = None  # (B, T, E), dtype of the model
-
-
-def without_idle_mask(inputs: ModelInputs) -> ModelInputs:
-    """The inputs without a mask that hides nothing, as far as the host can tell without waiting."""
-    if inputs.attention_mask is None or not hides_nothing(inputs.attention_mask):
-        return inputs
-    return inputs._replace(attention_mask=None)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class LayerInputs:
-    """What every layer needs beside the hidden states; made by `embed`, the same for all layers.
-
-    A tensor belongs to the samples ([B, ...]) or is shared by all of them ([1, ...]). A family that
-    needs more subclasses this with further fields.
-    """
-
-    mask: Tensor | None = None  # (B, 1, 1, T), added to the attention scores; None hides nothing
-    position_bias: Tensor | None = None  # (1, heads, T, T), added to the attention scores
-
-    def select(self, rows: Tensor) -> LayerInputs:
-        """The inputs of the samples `rows` ([K] int64), in that order; shared tensors stay."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        kept = {
-            name: value.index_select(0, rows)
-            for name, value in values.items()
-            if isinstance(value, Tensor) and value.shape[0] != 1
-        }
-        return dataclasses.replace(self, **kept)
+    @abc.abstractmethod
+    def select(self, rows: Tensor) -> Context:
+        """The context of the rows `rows` ([K] int64), in that order; what all share stays."""
 
 
 class Backbone(abc.ABC):
-    """The adapter of one model family around a base model, which it holds and never modifies.
+    """A model that is driven layer by layer; it holds the model and never modifies it.
 
     The model's own modules do the work: dropout follows `model.train()` and `model.eval()`,
-    gradients flow, hooks run, and the dtype is the model's. The attention implementation is read
-    at each `embed`, so `model.set_attn_implementation` takes effect.
+    gradients flow, hooks run, and the dtype is the model's.
+
+    Args:
+        model: the base model (BertModel, ...).
+        widths: of what an exit reads after each layer.
+        costs: relative cost of each layer; None: all alike.
 
     Attributes:
-        model: the base model (BertModel, ...).
-        num_layers: L; layers are numbered from 1 to L.
-        hidden_size: D.
-        max_length: the longest sequence that the model takes, or None for any length.
-        padding_token: the token that fills up short sequences.
-        takes: which of `token_type_ids` and `position_ids` the family knows.
+        model: the base model.
+        depth: layers are numbered from 1 to depth.
+        widths: of what an exit reads after each layer; `depth` numbers.
+        costs: relative cost of each layer; `depth` numbers.
+        takes: the inputs that the model takes, in the order of its own forward, each with its axes:
+            B the samples, T the tokens, 1 the samples or one for all; other letters, any size.
+        main_inputs: of these exactly one is given; it says how many samples and tokens there are.
+        padding: what pads the inputs that have a token axis, axis 1 (input_ids: the pad token,
+            attention_mask: 0, ...). Empty for models without tokens, or without a mask that hides
+            padding.
+        absent: what an input that is not given stands for, where that is one number.
+        max_length: the longest sequence that the model takes; None: any length, or no tokens.
     """
 
-    takes: ClassVar[frozenset[str]] = frozenset({"token_type_ids", "position_ids"})
+    takes: Mapping[str, str]
+    main_inputs: ClassVar[tuple[str, ...]]
+    absent: Mapping[str, float] = {"attention_mask": 1}
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        """Raises ValueError for a decoder: its tokens see only those before them."""
-        config = model.config
-        for flag in ("is_decoder", "add_cross_attention", "is_causal"):
-            if getattr(config, flag, False):
-                raise ValueError(f"model: got a decoder (config.{flag}=True); wanted an encoder")
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        widths: Sequence[int],
+        costs: Sequence[float] | None = None,
+    ) -> None:
         self.model: Any = model  # its parts are the family's own affair
-        self.num_layers: int = config.num_hidden_layers
-        self.hidden_size: int = config.hidden_size
-        self.max_length: int | None = getattr(config, "max_position_embeddings", None)
-        self.padding_token: int = getattr(config, "pad_token_id", None) or 0
-        self._reads_first_tokens = type(self).readout is Backbone.readout
+        self.depth = len(widths)
+        self.widths = tuple(widths)
+        self.costs = (1.0,) * self.depth if costs is None else tuple(costs)
+        self.max_length: int | None = getattr(model.config, "max_position_embeddings", None)
+        self.padding: dict[str, float] = {}
+        if "attention_mask" in self.takes:
+            with_tokens = (name for name, axes in self.takes.items() if axes[1:2] == "T")
+            self.padding = dict.fromkeys(with_tokens, 0)
+            self.padding["input_ids"] = getattr(model.config, "pad_token_id", None) or 0
 
-    def embed(
-        self,
-        input_ids: Tensor | None = None,  # (B, T) int64
-        attention_mask: Tensor | None = None,  # (B, T); 0 hides a token, anything else shows it
-        token_type_ids: Tensor | None = None,  # (B, T) int64
-        position_ids: Tensor | None = None,  # (B, T) or (1, T) int64
-        inputs_embeds: Tensor | None = None,  # (B, T, E), dtype of the model
-    ) -> tuple[Tensor, LayerInputs]:
-        """The hidden states [B, T, D] before layer 1, and what the layers need beside them.
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = self.model.device
+        return device
 
-        On the CPU a mask that hides nothing is dropped. On other devices the host reads no tensor.
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the model's weights and hidden states."""
+        dtype: torch.dtype = self.model.dtype
+        return dtype
 
-        Raises:
-            ValueError: as `check`, or an unsupported attention implementation.
-        """
-        inputs = ModelInputs(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        self.check(inputs)
-        return self.embed_unchecked(without_idle_mask(inputs))
-
-    def check(self, inputs: ModelInputs) -> tuple[int, int]:
-        """The number of samples and of tokens of inputs that the model can take.
+    def check(self, inputs: Inputs) -> tuple[int, int | None]:
+        """The number of samples and of tokens (None: no tokens) of inputs that the model can take.
 
         Raises:
-            ValueError: not exactly one of `input_ids` and `inputs_embeds`; a sequence that is empty
-                or longer than `max_length`; an `attention_mask` of another shape than [B, T]; an
-                argument that the family does not know.
+            ValueError: not exactly one of `main_inputs`; a name that the model does not take; an
+                input of another shape than `takes` says; a sequence that is empty or longer than
+                `max_length`.
         """
-        input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds = inputs
-        if inputs_embeds is None:
-            if input_ids is None:
-                raise ValueError("input_ids, inputs_embeds: got neither; wanted one of them")
-            name, shape, layout = "input_ids", input_ids.shape, "BT"
-        elif input_ids is None:
-            name, shape, layout = "inputs_embeds", inputs_embeds.shape, "BTE"
-        else:
-            raise ValueError("input_ids, inputs_embeds: got both; wanted one of them")
-        if len(shape) != len(layout):
-            raise ValueError(f"{name}: got shape {list(shape)}; wanted [{', '.join(layout)}]")
-        length, longest = shape[1], self.max_length
-        if length < 1 or (longest is not None and length > longest):
-            limit = "at least 1" if longest is None else f"1 to {longest}"
-            raise ValueError(f"{name}: got {length} tokens per sequence; wanted {limit}")
-        if attention_mask is not None and attention_mask.shape != shape[:2]:
-            got, asked = list(attention_mask.shape), list(shape[:2])
-            raise ValueError(f"attention_mask: got shape {got}; wanted {asked}, as {name}")
-        if token_type_ids is not None:
-            self._must_take("token_type_ids")
-        if position_ids is not None:
-            self._must_take("position_ids")
-        return shape[0], length
-
-    def embed_unchecked(self, inputs: ModelInputs) -> tuple[Tensor, LayerInputs]:
-        """As `embed`, of inputs that `check` has passed.
-
-        The host reads no tensor on any device, so that the call can be captured into a CUDA graph.
-
-        Raises:
-            ValueError: an unsupported attention implementation.
-        """
-        input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds = inputs
-        hidden = self._embed(input_ids, token_type_ids, position_ids, inputs_embeds)
-        return hidden, self._layer_inputs(hidden, attention_mask)
+        main = self._main(inputs)
+        shape, axes = inputs[main].shape, self.takes[main]
+        if len(shape) != len(axes):
+            raise ValueError(f"{main}: got shape {list(shape)}; wanted [{', '.join(axes)}]")
+        samples, tokens = shape[0], None
+        if axes[1:2] == "T":
+            tokens, longest = shape[1], self.max_length
+            if tokens < 1 or (longest is not None and tokens > longest):
+                limit = "at least 1" if longest is None else f"1 to {longest}"
+                raise ValueError(f"{main}: got {tokens} tokens per sequence; wanted {limit}")
+        for name, tensor in inputs.items():
+            if name != main:
+                self._check_shape(name, tensor.shape, samples, tokens, main)
+        return samples, tokens
 
     @abc.abstractmethod
-    def _embed(
-        self,
-        input_ids: Tensor | None,
-        token_type_ids: Tensor | None,
-        position_ids: Tensor | None,
-        inputs_embeds: Tensor | None,
-    ) -> Tensor:
-        """The hidden states [B, T, D] before layer 1; `check` has validated the arguments."""
+    def start(self, inputs: Inputs) -> tuple[Tensor, Context]:
+        """The hidden states before layer 1, and the context; `check` has passed the inputs.
 
-    def _layer_inputs(self, hidden: Tensor, attention_mask: Tensor | None) -> LayerInputs:
-        """What the layers need beside `hidden` [B, T, D], computed once per call."""
-        implementation = self.model.config._attn_implementation
-        return LayerInputs(attention_bias(attention_mask, hidden, implementation))
+        On devices other than the CPU the host reads no tensor, so that the call can be captured
+        into a CUDA graph.
+        """
 
     @abc.abstractmethod
-    def layer(self, index: int, hidden: Tensor, inputs: LayerInputs) -> Tensor:
-        """The hidden states [B, T, D] after layer `index` (1-based), given those before it."""
+    def layer(self, index: int, hidden: Tensor, context: Any) -> Tensor:
+        """The hidden states after layer `index` (1-based), given those before it."""
 
-    def readout(self, hidden: Tensor) -> Tensor:
-        """The vectors [B, D] that an exit head reads: a view of the first tokens, not a copy."""
-        return hidden.select(1, 0)
+    def readout(self, index: int, hidden: Tensor, context: Any) -> tuple[Tensor, Tensor | None]:
+        """What an exit after layer `index` reads, as `eefast.ops.exit_step` takes it.
 
-    def for_exit_step(self, hidden: Tensor) -> Tensor:
-        """What `eefast.ops.exit_step` is given to read: `readout(hidden)` or, if that is the first
-        tokens, `hidden` itself: the op finds them, and a view costs as much as a small exit."""
-        return hidden if self._reads_first_tokens else self.readout(hidden)
+        ([R, T, D], None): the first token of each row, which is what is read unless a family says
+        otherwise. ([R, D], None): a vector per row. ([M, D], [R] int64): row r is vector
+        offsets[r] of the flattened tokens.
+        """
+        return hidden, None
 
-    def _must_take(self, name: str) -> None:
-        if name not in self.takes:
+    def _main(self, inputs: Inputs) -> str:
+        given = [name for name in self.main_inputs if name in inputs]
+        if len(given) == 1:
+            return given[0]
+        names = ", ".join(self.main_inputs)
+        if len(self.main_inputs) == 1:
+            raise ValueError(f"{names}: got none, only {sorted(inputs)}")
+        raise ValueError(f"{names}: got {'both' if given else 'neither'}; wanted one of them")
+
+    def _check_shape(
+        self, name: str, shape: torch.Size, samples: int, tokens: int | None, main: str
+    ) -> None:
+        axes = self.takes.get(name)
+        if axes is None:
             raise ValueError(f"{name}: a {self.model.config.model_type} model takes none")
+        sizes = {"B": (samples,), "1": (samples, 1), "T": (tokens,)}
+        if len(shape) != len(axes) or any(
+            size not in sizes.get(axis, (size,)) for axis, size in zip(axes, shape, strict=True)
+        ):
+            wanted = ", ".join(str(sizes[axis][0]) if axis in sizes else axis for axis in axes)
+            raise ValueError(f"{name}: got shape {list(shape)}; wanted [{wanted}], as {main}")
+
+
+def gathered(vectors: Tensor, offsets: Tensor | None) -> Tensor:
+    """The vectors [R, D] of a readout, for heads that are torch modules; views where it can be."""
+    if offsets is not None:
+        return vectors.index_select(0, offsets)
+    return vectors.select(1, 0) if vectors.dim() == 3 else vectors

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from eefast.backbones.base import Backbone
 
 B = TypeVar("B", bound="type[Backbone]")
-_BACKBONES: dict[str, type[Backbone]] = {}
+_BACKBONES: dict[str, Callable[[PreTrainedModel], Backbone]] = {}
 
 
 def register_backbone(*model_types: str) -> Callable[[B], B]:
@@ -56,7 +56,7 @@ def backbone_for(model: PreTrainedModel) -> Backbone:
         raise ValueError(
             f"model: got model_type '{family}'; there are backbones for "
             f"{', '.join(sorted(_BACKBONES))}. To add one, write a subclass of "
-            "eefast.backbones.Backbone with _embed and layer (and readout, where exits do not read "
+            "eefast.backbones.Backbone with start and layer (and readout, where exits do not read "
             f"the first token) and decorate it with @register_backbone('{family}'); "
             "help(eefast.backbones.base) shows one"
         )

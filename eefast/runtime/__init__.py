@@ -2,7 +2,7 @@
 
 from eefast.runtime.compiled import CompiledModel, compile
 from eefast.runtime.output import EarlyExitOutput
-from eefast.runtime.registry import Runtime
+from eefast.runtime.protocol import Runtime
 from eefast.runtime.stats import CallStats, RuntimeStats
 
 __all__ = [

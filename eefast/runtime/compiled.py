@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedModel
 
-from eefast.backbones import ModelInputs
+from eefast.backbones import Inputs
+from eefast.forward import over_inputs
+from eefast.labels import check_labels, task_loss
+from eefast.lowering import lower
 from eefast.multi_exit import MultiExitConfig, MultiExitModel
 from eefast.ops import Impl, implementation
 from eefast.policies import Policy, policy_class
-from eefast.runtime.graph import GraphRuntime
 from eefast.runtime.output import EarlyExitOutput
 from eefast.runtime.plan import Plan
-from eefast.runtime.registry import RUNTIMES, Runtime, runtime_for
+from eefast.runtime.protocol import Runtime
+from eefast.runtime.registry import RUNTIMES, RuntimeName, runtime_for
 from eefast.runtime.stats import RuntimeStats
-from eefast.trace import check_labels
-from eefast.training import task_loss
 
 
 class CompiledModel(PreTrainedModel):
@@ -46,7 +47,7 @@ class CompiledModel(PreTrainedModel):
         self,
         model: MultiExitModel,
         policy: Policy,
-        runtime: Runtime,
+        runtime: RuntimeName,
         impl: Impl,
         options: Mapping[str, Any],
     ) -> None:
@@ -54,11 +55,11 @@ class CompiledModel(PreTrainedModel):
         self.model = model
         self.impl = impl
         self._asked = runtime, dict(options)
-        self._start_runtime()
+        self._runtime = self._new_runtime()
         self.policy = policy
         self.stats: RuntimeStats | None = None
         # Looked up once: attributes of modules and configs go through Python code.
-        self._takes_token_types = "token_type_ids" in model.adapter.takes
+        self.input_names = model.input_names
         self._is_training: Callable[[], bool] = lambda: model.training
         self._return_dict = model.config.return_dict
         self.train(False)
@@ -72,7 +73,14 @@ class CompiledModel(PreTrainedModel):
     def policy(self, policy: Policy) -> None:
         if not isinstance(policy, Policy):
             raise TypeError(f"policy must be a Policy, got {policy!r}")
-        self._plan = Plan.make(policy, self.model)
+        exits, heads = self.config.exits, self.model.heads
+        self._plan = Plan.make(
+            policy,
+            exits,
+            [heads.weights(exit) for exit in range(1, len(exits) + 1)],
+            self.model.num_classes,
+            self.model.device,
+        )
 
     @property
     def policy_table(self) -> Tensor:
@@ -83,29 +91,26 @@ class CompiledModel(PreTrainedModel):
         """
         return self._plan.table
 
+    @over_inputs
     @torch.inference_mode()
     def forward(
         self,
-        input_ids: Tensor | None = None,  # (B, T)
-        attention_mask: Tensor | None = None,  # (B, T)
-        token_type_ids: Tensor | None = None,  # (B, T)
-        position_ids: Tensor | None = None,  # (B, T)
-        inputs_embeds: Tensor | None = None,  # (B, T, D)
-        labels: Tensor | None = None,  # (B,)
-        return_dict: bool | None = None,
+        inputs: Inputs,
+        labels: Tensor | None,  # (B,)
+        return_dict: bool | None,
     ) -> EarlyExitOutput | tuple[Any, ...]:
         """Classify a batch; each sample leaves at its own exit.
 
+        Takes what the base model's own forward takes, and `labels` and `return_dict`.
+
         Raises:
+            TypeError: an input that the model's forward does not have.
             ValueError: inputs that the backbone cannot take, or labels outside [0, C).
             RuntimeError: the model behind it was put back into training mode.
         """
         if labels is not None and self.model.num_classes > 1:
             check_labels(labels, self.model.num_classes)
         self._must_not_train()
-        if not self._takes_token_types:
-            token_type_ids = None  # tokenizers give them all the same
-        inputs = ModelInputs(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         state = self._runtime.run(self._plan, inputs, self.stats)
         assert state.logits is not None  # runtimes give them
         loss = None if labels is None else task_loss(state.logits, labels)
@@ -119,30 +124,38 @@ class CompiledModel(PreTrainedModel):
             raise RuntimeError("the model is in training mode, with dropout; call model.eval()")
 
     @torch.inference_mode()
-    def warm_up(self, shapes: Iterable[tuple[int, int]]) -> None:
+    def warm_up(self, shapes: Iterable[tuple[int, int] | Mapping[str, Tensor]]) -> None:
         """Have the work of the first calls done beforehand: kernels compiled, graphs captured.
 
-        One call per shape, on padding tokens; it is not counted in `stats`. With runtime "graph"
-        that captures the whole model, whatever the policy; others run until the policy stops.
+        One call per shape; it is not counted in `stats`. With runtime "graph" that captures the
+        whole model, whatever the policy; others run until the policy stops.
 
         Args:
-            shapes: (samples, tokens) of calls to come, with `input_ids`.
+            shapes: of calls to come: (samples, tokens), called with `input_ids` that are padding,
+                or the inputs of a call by name, for models without tokens too.
 
         Raises:
-            TypeError: shapes that are no pairs of numbers.
+            TypeError: shapes that are neither, or pairs where the model takes no `input_ids`.
             ValueError, RuntimeError: as the call would.
         """
-        padding = self.model.adapter.padding_token
         self._must_not_train()
         for shape in shapes:
-            try:
-                samples, tokens = map(operator.index, shape)
-            except (TypeError, ValueError):
-                raise TypeError(f"shapes must be pairs (samples, tokens), got {shape!r}") from None
-            if samples < 1:
-                raise ValueError(f"shapes must have 1 sample or more, got {shape!r}")
-            ids = torch.full((samples, tokens), padding, device=self.device)
-            self._runtime.run(self._plan, ModelInputs(ids))
+            inputs = dict(shape) if isinstance(shape, Mapping) else self._padding_only(shape)
+            self._runtime.run(self._plan, inputs)
+
+    def _padding_only(self, shape: tuple[int, int]) -> Inputs:
+        padding = self.model.layers.padding.get("input_ids")
+        if padding is None:
+            raise TypeError(f"shapes: the model takes no input_ids, so give inputs; got {shape!r}")
+        try:
+            samples, tokens = map(operator.index, shape)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"shapes must be pairs (samples, tokens) or inputs by name, got {shape!r}"
+            ) from None
+        if samples < 1:
+            raise ValueError(f"shapes must have 1 sample or more, got {shape!r}")
+        return {"input_ids": torch.full((samples, tokens), int(padding), device=self.device)}
 
     def train(self, mode: bool = True) -> CompiledModel:
         """Only `train(False)`, which is `eval()`: a compiled model is for inference.
@@ -175,19 +188,19 @@ class CompiledModel(PreTrainedModel):
         runtime_for(self._asked[0], moved.device, self._asked[1])
         implementation(self.impl, moved.device, moved.dtype, classes=self.model.num_classes)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._start_runtime()
+        self._runtime.close()
+        self._runtime = self._new_runtime()
         table = self.policy_table
         self.policy = self.policy
         self.policy_table.copy_(table)
         return self
 
-    def _start_runtime(self) -> None:
+    def _new_runtime(self) -> Runtime:
         runtime, options = self._asked
         self.runtime = runtime_for(runtime, self.model.device, options)
-        before = getattr(self, "_runtime", None)
-        if isinstance(before, GraphRuntime):
-            before.close()
-        self._runtime = RUNTIMES[self.runtime](self.model, self.impl, **options)
+        return RUNTIMES[self.runtime](
+            lower(self.model.layers), self.model.num_classes, self.impl, **options
+        )
 
     def __reduce__(self) -> Any:
         # Copies and pickles are compiled anew: kernels are not data, and the copy's plan must
@@ -199,7 +212,7 @@ def compile(
     model: MultiExitModel,
     policy: str | Policy = "beem",
     *,
-    runtime: Runtime = "auto",
+    runtime: RuntimeName = "auto",
     impl: Impl = "auto",
     dtype: torch.dtype | None = None,
     options: Mapping[str, Any] | None = None,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from eefast.multi_exit import MultiExitModel
 from eefast.ops import HeadWeights, Step
 from eefast.policies import Policy
 
@@ -33,17 +33,31 @@ class Plan:
 
     @classmethod
     @torch.inference_mode(False)  # the table must stay writable wherever a policy is assigned
-    def make(cls, policy: Policy, model: MultiExitModel) -> Plan:
+    def make(
+        cls,
+        policy: Policy,
+        exits: Sequence[int],
+        heads: Sequence[HeadWeights],
+        num_classes: int,
+        device: torch.device,
+    ) -> Plan:
         """The plan of a policy for a model.
+
+        Args:
+            policy: says which exits are used, and how they decide.
+            exits: the 1-based layers after which an exit stands, ascending.
+            heads: of each exit.
+            num_classes: C.
+            device: of the heads and the layers.
 
         Raises:
             ValueError: the policy does not fit the model (see `Policy.check`).
         """
-        policy.check(model.num_exits, model.num_classes)
-        used = policy.exits_used(model.num_exits)
-        # Cut behind the last exit used, the table ends where everybody must have left.
-        table = policy.table(model.num_exits)[: used[-1]].to(model.device)
-        layers = [model.config.exits[exit - 1] for exit in used]
+        policy.check(len(exits), num_classes)
+        used = policy.exits_used(len(exits))
+        # Cut behind the last exit used, the table ends where every sample must have left.
+        table = policy.table(len(exits))[: used[-1]].to(device)
+        layers = [exits[exit - 1] for exit in used]
         return cls(
             policy=policy,
             table=table.contiguous(),
@@ -51,7 +65,7 @@ class Plan:
                 Stage(
                     range(before + 1, layer + 1),
                     exit,
-                    model.heads.weights(exit),
+                    heads[exit - 1],
                     Step(exit, layer, policy.keep, policy.gain, policy.strict).pack(),
                 )
                 for exit, layer, before in zip(used, layers, [0, *layers], strict=False)

@@ -9,12 +9,13 @@ import torch
 
 from eefast.runtime.direct import DirectRuntime
 from eefast.runtime.graph import GraphRuntime
+from eefast.runtime.protocol import Runtime
 from eefast.runtime.runahead import RunAheadRuntime
 from eefast.runtime.sync import SyncRuntime
 
-Runtime = Literal["auto", "direct", "sync", "runahead", "graph"]
+RuntimeName = Literal["auto", "direct", "sync", "runahead", "graph"]
 
-RUNTIMES: dict[str, type[DirectRuntime | SyncRuntime | RunAheadRuntime | GraphRuntime]] = {
+RUNTIMES: dict[str, type[Runtime]] = {
     "direct": DirectRuntime,
     "sync": SyncRuntime,
     "runahead": RunAheadRuntime,

@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from eefast.backbones import ModelInputs
-from eefast.multi_exit import MultiExitModel
+from eefast.backbones import Backbone, Inputs
 from eefast.ops import ExitState, Impl
 from eefast.runtime.batch import Batches
 from eefast.runtime.call_queue import CallQueue, CudaQueue
@@ -66,7 +65,8 @@ class RunAheadRuntime:
     rows that left since stay a while longer, untouched.
 
     Args:
-        model: on a CUDA device.
+        backbone: on a CUDA device.
+        num_classes: C.
         impl: implementation of the exit step.
         depth: how many stages the host may be ahead; with 0 it waits for every decision.
         new_queue: makes the queue of a call from (slots, samples, device).
@@ -76,39 +76,34 @@ class RunAheadRuntime:
         TypeError, RuntimeError: as `eefast.ops.implementation`.
     """
 
-    device_type = "cuda"
+    device_type: ClassVar[str | None] = "cuda"
     options: ClassVar[frozenset[str]] = frozenset({"depth"})
 
     def __init__(
         self,
-        model: MultiExitModel,
+        backbone: Backbone,
+        num_classes: int,
         impl: Impl,
         depth: int = 1,
         new_queue: Callable[[int, int, torch.device], CallQueue] = CudaQueue,
     ) -> None:
         if depth < 0:
             raise ValueError(f"depth must be 0 or more stages, got {depth}")
-        self._batches = Batches(model, impl)
+        self._batches = Batches(backbone, num_classes, impl)
         self._depth = depth
         self._new_queue = new_queue
 
-    def run(self, plan: Plan, inputs: ModelInputs, stats: RuntimeStats | None = None) -> ExitState:
-        """The embeddings, all layers that somebody needs, and at most `depth` stages more.
-
-        Args:
-            plan: the policy's plan for this model.
-            inputs: what the model is called with.
-            stats: gets one entry, if given.
-
-        Raises:
-            ValueError: inputs that the backbone cannot take.
-        """
-        batch = self._batches.start(plan, inputs)
-        samples, tokens, _ = batch.hidden.shape
+    def run(self, plan: Plan, inputs: Inputs, stats: RuntimeStats | None = None) -> ExitState:
+        """See `Runtime.run`; at most `depth` stages more are run than any sample needs."""
+        batch = self._batches.open(plan, inputs)
+        samples = batch.size
         if not samples:
             return batch.state
+        batch.start(inputs)
+        hidden = batch.hidden
+        tokens = hidden.numel() // (samples * hidden.shape[-1])  # of a row
         last = len(plan.stages) - 1
-        queue = self._new_queue(last, samples, batch.hidden.device)  # about the last nobody asks
+        queue = self._new_queue(last, samples, hidden.device)  # the last exit needs no slot
         news = _News(queue, self._depth)
         rows = np.arange(samples)
         enqueued = regroupings = 0
@@ -128,6 +123,9 @@ class RunAheadRuntime:
         if stats is not None:
             stats.add(partial(_count, plan, samples, queue, enqueued, news.waits, regroupings))
         return batch.state
+
+    def close(self) -> None:
+        """There is nothing to give up: a call under way holds what it needs."""
 
 
 class _News:

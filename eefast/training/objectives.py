@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
+
+from eefast.labels import task_loss
 
 Objective = Callable[[Sequence[Tensor], Tensor], Tensor]
 """(exit logits: L times [B, C], labels [B]) -> loss, a scalar."""
-
-
-def task_loss(
-    logits: Tensor,  # (B, C)
-    labels: Tensor,  # (B,)
-) -> Tensor:
-    """Cross-entropy in float32, or the squared error if there is one output (C = 1)."""
-    if logits.shape[-1] == 1:
-        return F.mse_loss(logits.squeeze(-1).float(), labels.float().reshape(len(logits)))
-    return F.cross_entropy(logits.float(), labels)
 
 
 def weighted(

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from eefast.backbones import Backbone, LayerInputs, backbone_for
+from eefast.backbones import Backbone, Context, backbone_for
 
 PAD = 1
 VOCABULARY = 60
@@ -135,14 +135,20 @@ def their_states(name: str, model: PreTrainedModel, **inputs: Tensor) -> list[Te
 
 def our_states(backbone: Backbone, **inputs: Tensor) -> list[Tensor]:
     """The adapter's hidden states before layer 1 and after each layer."""
-    return drive(backbone, *backbone.embed(**inputs))
+    return drive(backbone, *started(backbone, **inputs))
 
 
-def drive(backbone: Backbone, hidden: Tensor, inputs: LayerInputs, after: int = 0) -> list[Tensor]:
+def started(backbone: Backbone, **inputs: Tensor) -> tuple[Tensor, Any]:
+    """The hidden states before layer 1 and the context, of inputs that pass the check."""
+    backbone.check(inputs)
+    return backbone.start(inputs)
+
+
+def drive(backbone: Backbone, hidden: Tensor, context: Context, after: int = 0) -> list[Tensor]:
     """`hidden`, which comes after layer `after`, and the states after each layer that follows."""
     states = [hidden]
-    for index in range(after + 1, backbone.num_layers + 1):
-        states.append(backbone.layer(index, states[-1], inputs))
+    for index in range(after + 1, backbone.depth + 1):
+        states.append(backbone.layer(index, states[-1], context))
     return states
 
 

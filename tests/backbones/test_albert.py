@@ -7,7 +7,7 @@ import torch
 
 from eefast.backbones import backbone_for
 
-from .families import build, our_states, tokens
+from .families import build, our_states, started, tokens
 
 
 @pytest.mark.parametrize("layers", range(1, 9))
@@ -18,7 +18,7 @@ def test_every_division_of_layers_into_groups(layers: int, groups: int, blocks: 
         "albert", num_hidden_layers=layers, num_hidden_groups=groups, inner_group_num=blocks
     )
     backbone = backbone_for(model)
-    assert backbone.num_layers == layers
+    assert backbone.depth == layers
     with torch.no_grad():
         theirs = model(**tokens(), output_hidden_states=True).hidden_states
         ours = our_states(backbone, **tokens())
@@ -29,7 +29,7 @@ def test_every_division_of_layers_into_groups(layers: int, groups: int, blocks: 
 
 def test_layers_of_a_group_share_their_weights() -> None:
     backbone = backbone_for(build("albert", num_hidden_layers=4, num_hidden_groups=2))
-    hidden, inputs = backbone.embed(**tokens())
+    hidden, inputs = started(backbone, **tokens())
     with torch.no_grad():
         one, two, three, four = (backbone.layer(i, hidden, inputs) for i in range(1, 5))
     assert torch.equal(one, two)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
-from eefast.backbones import BertBackbone, backbone_for
+from eefast.backbones import backbone_for, gathered
+from eefast.backbones.families import BertBackbone
 
-from .families import FAMILIES, LAYERS, LONGEST, PAD, adapter, build, tokens
+from .families import FAMILIES, LAYERS, LONGEST, PAD, adapter, build, started, tokens
 
 NAMES = list(FAMILIES)
 
@@ -17,8 +18,11 @@ NAMES = list(FAMILIES)
 @pytest.mark.parametrize("name", NAMES)
 def test_attributes(name: str) -> None:
     backbone = adapter(name)
-    assert backbone.num_layers == FAMILIES[name].config.get("num_hidden_layers", LAYERS)
-    assert backbone.hidden_size == 32
+    assert backbone.depth == FAMILIES[name].config.get("num_hidden_layers", LAYERS)
+    assert backbone.widths == (32,) * backbone.depth
+    assert backbone.costs == (1.0,) * backbone.depth
+    assert backbone.padding == {**dict.fromkeys(backbone.takes, 0), "input_ids": PAD}
+    assert (backbone.device.type, backbone.dtype) == ("cpu", torch.float32)
     assert backbone.max_length == LONGEST
 
 
@@ -33,7 +37,7 @@ def test_max_length_where_positions_start_after_the_padding_index() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_readout_is_a_view_of_the_first_token(name: str) -> None:
     hidden = torch.randn(3, 10, 32)
-    vectors = adapter(name).readout(hidden)
+    vectors = gathered(*adapter(name).readout(1, hidden, None))
     assert torch.equal(vectors, hidden[:, 0])
     assert vectors.untyped_storage().data_ptr() == hidden.untyped_storage().data_ptr()
 
@@ -42,8 +46,8 @@ def test_readout_is_a_view_of_the_first_token(name: str) -> None:
 @pytest.mark.parametrize("index", [0, -1, 100])
 def test_layers_that_are_not_there(name: str, index: int) -> None:
     backbone = adapter(name)
-    hidden, inputs = backbone.embed(**tokens())
-    with pytest.raises(IndexError, match=f"got layer {index}; wanted 1 to {backbone.num_layers}"):
+    hidden, inputs = started(backbone, **tokens())
+    with pytest.raises(IndexError, match=f"got layer {index}; wanted 1 to {backbone.depth}"):
         backbone.layer(index, hidden, inputs)
 
 
@@ -51,7 +55,7 @@ def test_layers_that_are_not_there(name: str, index: int) -> None:
 class TestRefusals:
     def refuses(self, name: str, message: str, **inputs: Any) -> None:
         with pytest.raises(ValueError, match=message):
-            adapter(name).embed(**inputs)
+            started(adapter(name), **inputs)
 
     def test_two_kinds_of_tokens(self, name: str) -> None:
         self.refuses(name, "input_ids, inputs_embeds: got neither", attention_mask=torch.ones(3, 9))
@@ -83,7 +87,7 @@ class TestRefusals:
     def test_token_types_that_the_family_has_not(self, name: str) -> None:
         types = torch.zeros(3, 10, dtype=torch.int64)
         if FAMILIES[name].token_types:
-            adapter(name).embed(**tokens(), token_type_ids=types)
+            started(adapter(name), **tokens(), token_type_ids=types)
         else:
             self.refuses(
                 name, "token_type_ids: a .* model takes none", **tokens(), token_type_ids=types
@@ -92,12 +96,12 @@ class TestRefusals:
 
 def test_positions_that_a_family_has_not() -> None:
     class WithoutPositions(BertBackbone):
-        takes = frozenset({"token_type_ids"})
+        takes: ClassVar = {"input_ids": "BT", "token_type_ids": "1T"}
 
     backbone = WithoutPositions(build("bert"))
-    backbone.embed(**tokens(), token_type_ids=torch.zeros(3, 10, dtype=torch.int64))
+    started(backbone, **tokens(), token_type_ids=torch.zeros(3, 10, dtype=torch.int64))
     with pytest.raises(ValueError, match="position_ids: a bert model takes none"):
-        backbone.embed(**tokens(), position_ids=torch.arange(10)[None])
+        started(backbone, **tokens(), position_ids=torch.arange(10)[None])
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "electra"])

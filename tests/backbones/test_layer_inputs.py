@@ -1,11 +1,12 @@
-"""`LayerInputs.select`: a batch goes on with some of its samples."""
+"""`Context.select`: a batch goes on with some of its samples."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from eefast.backbones import LayerInputs
+from eefast.backbones.families.encoder import EncoderContext
+from eefast.backbones.families.mpnet import MPNetContext
 
 from .families import (
     GRID,
@@ -18,6 +19,7 @@ from .families import (
     grid_id,
     model_of,
     our_states,
+    started,
     their_states,
     tokens,
 )
@@ -30,7 +32,7 @@ def test_selected_before_layer_1_equals_those_samples_alone(name: str, attention
     batch = tokens(5, padding="right")
     backbone = adapter(name, attention)
     with torch.no_grad():
-        hidden, inputs = backbone.embed(**batch)
+        hidden, inputs = started(backbone, **batch)
         ours = drive(backbone, hidden[ROWS], inputs.select(ROWS))
         alone = our_states(backbone, **{key: value[ROWS] for key, value in batch.items()})
     # The layers see the same numbers in the same shapes.
@@ -44,12 +46,12 @@ def test_selected_between_layers(name: str, attention: str, dtype: torch.dtype) 
     alone = {key: value[ROWS] for key, value in batch.items()}
     backbone = adapter(name, attention, dtype)
     with torch.no_grad():
-        hidden, inputs = backbone.embed(**batch)
+        hidden, inputs = started(backbone, **batch)
         hidden = backbone.layer(1, hidden, inputs)
         ours = drive(backbone, hidden[ROWS], inputs.select(ROWS), after=1)
         theirs = their_states(name, model_of(name, attention, dtype), **alone)[1:]
         exact = their_states(name, exact_model_of(name, attention, dtype), **alone)[1:]
-    assert len(ours) == len(theirs) == backbone.num_layers
+    assert len(ours) == len(theirs) == backbone.depth
     for got, wanted, reference in zip(ours, theirs, exact, strict=True):
         assert_as_exact(got, wanted, reference)
 
@@ -69,7 +71,7 @@ def test_select_nobody(name: str, attention: str, batch: int) -> None:
     backbone = adapter(name, attention)
     inputs = tokens(batch, padding="right")
     inputs["attention_mask"][0, -1] = 0
-    hidden, layer_inputs = backbone.embed(**inputs)
+    hidden, layer_inputs = started(backbone, **inputs)
     nobody = torch.tensor([], dtype=torch.int64)
     after = backbone.layer(1, hidden[nobody], layer_inputs.select(nobody))
     assert after.shape == (0, 10, 32)
@@ -78,8 +80,8 @@ def test_select_nobody(name: str, attention: str, batch: int) -> None:
 def test_select_keeps_order_and_shared_tensors() -> None:
     mask = torch.arange(12.0).reshape(4, 1, 1, 3)
     bias = torch.ones(1, 2, 3, 3)
-    chosen = LayerInputs(mask, bias).select(torch.tensor([2, 0, 2]))
+    chosen = MPNetContext(mask, bias).select(torch.tensor([2, 0, 2]))
     assert chosen.mask is not None
     assert torch.equal(chosen.mask, mask[[2, 0, 2]])
     assert chosen.position_bias is bias
-    assert LayerInputs().select(torch.tensor([0])) == LayerInputs()
+    assert EncoderContext().select(torch.tensor([0])) == EncoderContext()

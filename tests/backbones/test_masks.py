@@ -25,6 +25,7 @@ from .families import (
     grid_id,
     model_of,
     our_states,
+    started,
     their_states,
     tokens,
 )
@@ -58,7 +59,7 @@ def test_none_where_nothing_is_hidden() -> None:
     assert attention_bias(None, torch.ones(2, 3, 8), "sdpa") is None
     assert hides_nothing(MASK[:0])
     backbone = adapter("bert", "sdpa", torch.float32)
-    _, inputs = backbone.embed(**tokens(), attention_mask=torch.ones(3, 10))
+    _, inputs = started(backbone, **tokens(), attention_mask=torch.ones(3, 10))
     assert inputs.mask is None
 
 
@@ -79,13 +80,13 @@ def test_the_model_s_attention_is_asked_at_each_call() -> None:
     low = []
     for attention in ("sdpa", "eager"):
         model.set_attn_implementation(attention)
-        _, inputs = backbone.embed(**tokens(padding="right"))
+        _, inputs = started(backbone, **tokens(padding="right"))
         assert inputs.mask is not None
         low.append(inputs.mask.min().item())
     assert low == [-torch.inf, torch.finfo(torch.float32).min]
     model.config._attn_implementation = "flex_attention"
     with pytest.raises(ValueError, match="got 'flex_attention'"):
-        backbone.embed(**tokens())
+        started(backbone, **tokens())
 
 
 class _NeverOnTheHost(TorchDispatchMode):
@@ -114,7 +115,7 @@ def test_the_host_reads_nothing(name: str, attention: str, embedded: bool) -> No
         inputs["inputs_embeds"] = model.get_input_embeddings()(inputs.pop("input_ids"))
     backbone = backbone_for(model)
     with _NeverOnTheHost():
-        hidden, layer_inputs = backbone.embed(**inputs)
+        hidden, layer_inputs = started(backbone, **inputs)
         assert layer_inputs.mask is not None
         states = drive(backbone, hidden, layer_inputs)
     assert states[-1].shape == (3, 10, 32)
@@ -126,7 +127,7 @@ def test_mask_kept_that_hides_nothing(name: str, attention: str, dtype: torch.dt
     # there, so the states may differ, but within twice transformers' own error.
     backbone, batch = adapter(name, attention, dtype), tokens()
     with torch.no_grad():
-        hidden, inputs = backbone.embed(**batch)
+        hidden, inputs = started(backbone, **batch)
         assert inputs.mask is None
         kept = dataclasses.replace(inputs, mask=hidden.new_zeros(3, 1, 1, 10))
         ours = drive(backbone, hidden, kept)

@@ -9,7 +9,7 @@ import torch
 
 from eefast.backbones import Backbone, backbone_for
 
-from .families import build, drive, tokens
+from .families import build, drive, started, tokens
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def backbone() -> Backbone:
 
 def test_bias_is_transformers_own(backbone: Backbone) -> None:
     for length in (1, 2, 9, 40, 150):
-        hidden, inputs = backbone.embed(**tokens(2, length))
+        hidden, inputs = started(backbone, **tokens(2, length))
         assert inputs.position_bias is not None
         assert inputs.position_bias.shape == (1, 4, length, length)
         assert inputs.position_bias.is_contiguous()
@@ -31,12 +31,12 @@ def test_bias_is_transformers_own(backbone: Backbone) -> None:
 def test_bias_is_made_once(backbone: Backbone) -> None:
     table = backbone.model.encoder.relative_attention_bias
     with patch.object(table, "forward", wraps=table.forward) as looked_up:
-        drive(backbone, *backbone.embed(**tokens()))
+        drive(backbone, *started(backbone, **tokens()))
     assert looked_up.call_count == 1
 
 
 def test_bias_matters(backbone: Backbone) -> None:
-    hidden, inputs = backbone.embed(**tokens())
+    hidden, inputs = started(backbone, **tokens())
     assert inputs.position_bias is not None
     mirrored = type(inputs)(inputs.mask, inputs.position_bias.mT)
     with torch.no_grad():
@@ -45,7 +45,7 @@ def test_bias_matters(backbone: Backbone) -> None:
 
 
 def test_bias_is_shared_by_selected_samples(backbone: Backbone) -> None:
-    _, inputs = backbone.embed(**tokens(padding="left"))
+    _, inputs = started(backbone, **tokens(padding="left"))
     chosen = inputs.select(torch.tensor([2, 0]))
     assert chosen.position_bias is inputs.position_bias
     assert chosen.mask is not None
@@ -54,6 +54,6 @@ def test_bias_is_shared_by_selected_samples(backbone: Backbone) -> None:
 
 @pytest.mark.parametrize("length", [1, 5])
 def test_no_samples_have_a_bias_too(backbone: Backbone, length: int) -> None:
-    _, inputs = backbone.embed(input_ids=torch.ones(0, length, dtype=torch.int64))
+    _, inputs = started(backbone, input_ids=torch.ones(0, length, dtype=torch.int64))
     assert inputs.position_bias is not None
     assert inputs.position_bias.shape == (1, 4, length, length)

@@ -12,9 +12,16 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 import eefast.backbones.base
-from eefast.backbones import Backbone, backbone_for, base_model_of, register_backbone, registry
+from eefast.backbones import (
+    Backbone,
+    backbone_for,
+    base_model_of,
+    gathered,
+    register_backbone,
+    registry,
+)
 
-from .families import FAMILIES, adapter, build, our_states, tokens
+from .families import FAMILIES, adapter, build, our_states, started, tokens
 
 
 class ToyConfig(PretrainedConfig):
@@ -79,7 +86,7 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, type[Backbone]]:
 def documented_example() -> str:
     """The code in the docstring of eefast.backbones.base."""
     docstring = eefast.backbones.base.__doc__ or ""
-    code = re.search(r"^    from eefast.*\Z", docstring, re.DOTALL | re.MULTILINE)
+    code = re.search(r"^    from dataclasses.*\Z", docstring, re.DOTALL | re.MULTILINE)
     assert code is not None
     return textwrap.dedent(code.group())
 
@@ -91,17 +98,14 @@ def test_a_family_of_your_own(cls: Any, own_registry: dict[str, type[Backbone]])
     model = cls(ToyConfig()).eval()
     backbone = backbone_for(model)
     assert type(backbone) is own_registry["toy"]
-    assert (backbone.num_layers, backbone.hidden_size, backbone.max_length) == (2, 8, None)
+    assert (backbone.depth, backbone.widths, backbone.max_length) == (2, (8, 8), None)
 
     batch = tokens(padding="right")
     theirs = base_model_of(model)(batch["input_ids"], batch["attention_mask"])
     torch.testing.assert_close(our_states(backbone, **batch)[-1], theirs)
-    positions = torch.arange(10)[None]
-    placed = our_states(backbone, **batch, position_ids=positions)[-1]
-    torch.testing.assert_close(placed, theirs)
-    assert backbone.readout(theirs).shape == (3, 8)
+    assert gathered(*backbone.readout(2, theirs, None)).shape == (3, 8)
     with pytest.raises(ValueError, match="token_type_ids: a toy model takes none"):
-        backbone.embed(**batch, token_type_ids=torch.zeros(3, 10))
+        started(backbone, **batch, token_type_ids=torch.zeros(3, 10))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -119,7 +123,7 @@ def test_unknown_family() -> None:
     with pytest.raises(ValueError, match="got model_type 'toy'") as error:
         backbone_for(ToyModel(ToyConfig()))
     message = str(error.value)
-    assert "albert, bert, distilbert, electra, mpnet, roberta" in message
+    assert "albert, bert, camembert, distilbert, electra, mpnet, roberta, xlm-roberta" in message
     assert "@register_backbone('toy')" in message
 
 

@@ -159,7 +159,7 @@ def test_compiled_layers(on_cpu):
 
 
 def test_layers_that_cannot_be_captured_are_refused_by_name(on_cpu, on_gpu, monkeypatch):
-    inputs, layer = inputs_for(on_cpu, 4), on_gpu.adapter.layer
+    inputs, layer = inputs_for(on_cpu, 4), on_gpu.layers.layer
     fast = graph(on_gpu)
 
     def asking(index, hidden, layer_inputs):
@@ -168,7 +168,7 @@ def test_layers_that_cannot_be_captured_are_refused_by_name(on_cpu, on_gpu, monk
         return layer(index, hidden, layer_inputs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(on_gpu.adapter, "layer", asking)
+        patched.setattr(on_gpu.layers, "layer", asking)
         with pytest.raises(RuntimeError, match=r"layers 3 to 3.*_local_scalar_dense"):
             fast(**to_gpu(inputs))
     assert not captured(fast)
@@ -176,7 +176,7 @@ def test_layers_that_cannot_be_captured_are_refused_by_name(on_cpu, on_gpu, monk
 
 
 def test_a_capture_that_cuda_spoils_does_no_harm(on_cpu, on_gpu, monkeypatch):
-    inputs, layer, met = inputs_for(on_cpu, 4), on_gpu.adapter.layer, []
+    inputs, layer, met = inputs_for(on_cpu, 4), on_gpu.layers.layer, []
     fast, here = graph(on_gpu), torch.cuda.current_stream()
 
     def waiting(index, hidden, layer_inputs):
@@ -186,7 +186,7 @@ def test_a_capture_that_cuda_spoils_does_no_harm(on_cpu, on_gpu, monkeypatch):
         return layer(index, hidden, layer_inputs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(on_gpu.adapter, "layer", waiting)
+        patched.setattr(on_gpu.layers, "layer", waiting)
         with pytest.raises(RuntimeError, match="layers 2 to 2: cannot be captured"):
             fast(**to_gpu(inputs))
     assert torch.cuda.current_stream() == here

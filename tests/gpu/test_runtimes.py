@@ -110,7 +110,7 @@ def test_a_call_given_up_half_way_does_no_harm(on_cpu, on_gpu, monkeypatch):
     inputs = inputs_for(on_cpu, 8, padded=True)
     fast, on_device = compile(on_gpu, Confidence(0.6)), to_gpu(inputs)
     fast(**on_device)
-    layer = on_gpu.adapter.layer
+    layer = on_gpu.layers.layer
 
     def interrupted(index, hidden, layer_inputs):
         if index == 2:
@@ -118,7 +118,7 @@ def test_a_call_given_up_half_way_does_no_harm(on_cpu, on_gpu, monkeypatch):
         return layer(index, hidden, layer_inputs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(on_gpu.adapter, "layer", interrupted)
+        patched.setattr(on_gpu.layers, "layer", interrupted)
         torch.cuda._sleep(HALF_A_SECOND)  # its news are still to come when the next call starts
         with pytest.raises(KeyboardInterrupt):
             fast(**on_device)

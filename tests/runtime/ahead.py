@@ -6,11 +6,9 @@ from unittest.mock import patch
 import torch
 
 from eefast import RuntimeStats, record_trace, simulate
-from eefast.backbones import ModelInputs
 from eefast.policies import Confidence
-from eefast.runtime.plan import Plan
 from eefast.runtime.runahead import RunAheadRuntime
-from tests.models import inputs_for, tiny_model
+from tests.models import inputs_for, plan_for, tiny_model
 from tests.runtime.questions import Questions
 from tests.runtime.test_direct import TOLERANCE
 
@@ -46,9 +44,10 @@ class Call:
     def __init__(self, policy, new_queue, *, exits=EVERY, rows=ALL, depth=1):
         self.policy, self.exits, self.rows = policy, exits, list(rows)
         self.model = model_with(*exits)
-        self.plan = Plan.make(policy, self.model)
+        self.plan = plan_for(policy, self.model)
         self.stats = RuntimeStats()
-        self._runtime = RunAheadRuntime(self.model, "auto", depth, self._opened(new_queue))
+        layers, classes = self.model.layers, self.model.num_classes
+        self._runtime = RunAheadRuntime(layers, classes, "auto", depth, self._opened(new_queue))
 
     def _opened(self, new_queue):
         def opened(*shape):
@@ -59,11 +58,10 @@ class Call:
 
     @torch.inference_mode()
     def run(self):
-        given = {name: value[self.rows] for name, value in inputs_of(*self.exits).items()}
-        inputs = ModelInputs(**given)
+        inputs = {name: value[self.rows] for name, value in inputs_of(*self.exits).items()}
         # What hides nothing, the CPU looks up; no GPU would.
         with (
-            patch("eefast.backbones.base.hides_nothing", lambda mask: False),
+            patch("eefast.backbones.families.encoder.hides_nothing", lambda mask: False),
             Questions() as questions,
         ):
             self.state = self._runtime.run(self.plan, inputs, self.stats)

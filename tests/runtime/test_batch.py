@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from eefast import compile
-from eefast.backbones import BertBackbone, ModelInputs
+from eefast.backbones.families import BertBackbone
 from eefast.policies import Never
 from eefast.runtime.batch import Batches
-from eefast.runtime.plan import Plan
-from tests.models import inputs_for, tiny_model
+from tests.models import inputs_for, plan_for, tiny_model
 
 
 @pytest.fixture
@@ -35,14 +34,17 @@ def asked(monkeypatch):
 
 @torch.inference_mode()
 def started(batches, model, samples):
-    return batches.start(Plan.make(Never(), model), ModelInputs(**inputs_for(model, samples)))
+    inputs = inputs_for(model, samples)
+    batch = batches.open(plan_for(Never(), model), inputs)
+    batch.start(inputs)
+    return batch
 
 
 def test_the_exit_step_follows_the_number_of_rows(model, asked):
-    batches = Batches(model, "reference")
+    batches = Batches(model.layers, model.num_classes, "reference")
     assert asked == [None]  # what never fits is refused at once
     batch = started(batches, model, 5)
-    stage = Plan.make(Never(), model).stages[0]
+    stage = plan_for(Never(), model).stages[0]
     with torch.inference_mode():
         batch.keep(torch.tensor([0, 4]), torch.tensor([0, 4]))
         batch.run(stage)
@@ -53,15 +55,15 @@ def test_the_exit_step_follows_the_number_of_rows(model, asked):
 
 
 def test_too_many_rows_are_refused_before_the_first_layer(model, asked):
-    batches = Batches(model, "reference")
+    batches = Batches(model.layers, model.num_classes, "reference")
     with pytest.raises(ValueError, match="takes up to 8 rows, got 9"):
         started(batches, model, 9)
     started(batches, model, 8)
 
 
 class LastToken(BertBackbone):
-    def readout(self, hidden):
-        return hidden[:, -1]
+    def readout(self, index, hidden, context):
+        return hidden[:, -1], None
 
 
 @pytest.mark.parametrize("runtime", ["direct", "sync"])
@@ -70,7 +72,7 @@ def test_exits_read_what_the_family_says(runtime):
     inputs = inputs_for(model, 5)
     first = compile(model, Never(), runtime=runtime)(**inputs).logits
     torch.testing.assert_close(first, model(**inputs).logits)
-    model.adapter = LastToken(model.backbone)
+    model.layers = LastToken(model.backbone)
     last = compile(model, Never(), runtime=runtime)(**inputs).logits
     torch.testing.assert_close(last, model(**inputs).logits)
     assert not torch.allclose(first, last, atol=1e-2)

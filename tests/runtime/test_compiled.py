@@ -237,7 +237,7 @@ def test_warm_up_runs_each_shape(model):
         fast.warm_up([(1, 41)])
     with pytest.raises(ValueError, match=r"1 sample or more, got \(0, 4\)"):
         fast.warm_up([(0, 4)])
-    with pytest.raises(TypeError, match=r"pairs .samples, tokens., got 1"):
+    with pytest.raises(TypeError, match=r"pairs .samples, tokens. or inputs by name, got 1"):
         fast.warm_up((1, 32))
     model.train()
     with pytest.raises(RuntimeError, match="training mode"):

@@ -107,13 +107,13 @@ def test_exits_after_some_layers_only(exits):
 def count_layers(model, monkeypatch):
     """Rows that each layer was run on, in order of the calls."""
     calls = []
-    layer = model.adapter.layer
+    layer = model.layers.layer
 
     def counting(index, hidden, inputs):
         calls.append((index, len(hidden)))
         return layer(index, hidden, inputs)
 
-    monkeypatch.setattr(model.adapter, "layer", counting)
+    monkeypatch.setattr(model.layers, "layer", counting)
     return calls
 
 
@@ -202,13 +202,13 @@ def test_two_threads_may_call_one_model(model):
 def test_a_call_keeps_its_policy_when_another_thread_changes_it(model, monkeypatch):
     fast = compile(model, Never())
     inputs = inputs_for(model, 4)
-    layer = model.adapter.layer
+    layer = model.layers.layer
 
     def meddling(index, hidden, layer_inputs):
         fast.policy = Confidence(0.0)  # from the next call on
         return layer(index, hidden, layer_inputs)
 
-    monkeypatch.setattr(model.adapter, "layer", meddling)
+    monkeypatch.setattr(model.layers, "layer", meddling)
     assert fast(**inputs).exit_layer.tolist() == [4] * 4
     assert fast(**inputs).exit_layer.tolist() == [1] * 4
 

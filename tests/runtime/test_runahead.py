@@ -10,10 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eefast.backbones import ModelInputs
 from eefast.policies import BEEM, Budgeted, Confidence, Never
-from eefast.runtime.plan import Plan
 from eefast.runtime.runahead import TOKENS_THAT_FILL, RunAheadRuntime, _regrouping_pays
+from tests.models import plan_for
 from tests.runtime.ahead import (
     ALL,
     EVERY,
@@ -56,9 +55,9 @@ def test_no_lag_changes_an_answer_or_wastes_more_than_depth(
         StandIn(lags) as device,
     ):
         call = Call(policy, device.queue, exits=exits, rows=rows, depth=depth)
-        layer = call.model.adapter.layer
+        layer = call.model.layers.layer
         with patch.object(
-            call.model.adapter, "layer", lambda i, *rest: ran.append(i) or layer(i, *rest)
+            call.model.layers, "layer", lambda i, *rest: ran.append(i) or layer(i, *rest)
         ):
             call.run()
             device.synchronize()
@@ -113,13 +112,13 @@ def test_the_result_is_returned_before_the_device_is_done():
 def rows_run(monkeypatch, model):
     """Layer and number of rows of each layer run from now on."""
     ran = []
-    layer = model.adapter.layer
+    layer = model.layers.layer
 
     def counting(index, hidden, inputs):
         ran.append((index, len(hidden)))
         return layer(index, hidden, inputs)
 
-    monkeypatch.setattr(model.adapter, "layer", counting)
+    monkeypatch.setattr(model.layers, "layer", counting)
     return ran
 
 
@@ -165,7 +164,7 @@ def test_several_threads_may_call_one_runtime_at_once(monkeypatch, lags, threads
     monkeypatch.setattr(
         "eefast.runtime.runahead._regrouping_pays", REGROUPING["whenever a row can go"]
     )
-    model, plan = model_with(*EVERY), Plan.make(MIXED, model_with(*EVERY))
+    model, plan = model_with(*EVERY), plan_for(MIXED, model_with(*EVERY))
     start = threading.Barrier(threads)
 
     @torch.inference_mode()
@@ -176,11 +175,11 @@ def test_several_threads_may_call_one_runtime_at_once(monkeypatch, lags, threads
             first, size = 7 * number + thread, (1, 1, 5, SAMPLES)[number % 4]
             rows = [(first + i) % SAMPLES for i in range(size)]
             batch = {name: value[rows] for name, value in inputs_of(*EVERY).items()}
-            results.append((rows, runtime.run(plan, ModelInputs(**batch))))
+            results.append((rows, runtime.run(plan, batch)))
         return results
 
     with StandIn(lags) as device, ThreadPoolExecutor(threads) as pool:
-        runtime = RunAheadRuntime(model, "auto", 1, device.queue)
+        runtime = RunAheadRuntime(model.layers, model.num_classes, "auto", 1, device.queue)
         results = list(itertools.chain(*pool.map(calls, range(threads))))
     exit_layer, _, logits, _ = wanted(MIXED, *EVERY)
     for rows, state in results:
@@ -193,15 +192,15 @@ class BrokenLayerError(Exception):
 
 
 def fail_once_at(layer, model, monkeypatch):
-    intact = model.adapter.layer
+    intact = model.layers.layer
 
     def failing(index, hidden, inputs):
         if index == layer:
-            monkeypatch.setattr(model.adapter, "layer", intact)
+            monkeypatch.setattr(model.layers, "layer", intact)
             raise BrokenLayerError
         return intact(index, hidden, inputs)
 
-    monkeypatch.setattr(model.adapter, "layer", failing)
+    monkeypatch.setattr(model.layers, "layer", failing)
 
 
 @pytest.mark.parametrize("layer", [1, 2, 4])
@@ -270,4 +269,4 @@ def test_an_empty_batch_enqueues_nothing():
 
 def test_depth_is_checked():
     with pytest.raises(ValueError, match="depth must be 0 or more stages, got -1"):
-        RunAheadRuntime(model_with(*EVERY), "auto", -1)
+        RunAheadRuntime(model_with(*EVERY).layers, 3, "auto", -1)

@@ -44,9 +44,9 @@ def test_regroupings_are_those_after_which_fewer_rows_are_run(monkeypatch):
     model = tiny_model()
     fast = compile(model, Confidence(0.6))
     fast.stats = RuntimeStats()
-    rows, layer = [], model.adapter.layer
+    rows, layer = [], model.layers.layer
     monkeypatch.setattr(
-        model.adapter, "layer", lambda i, h, inputs: rows.append(len(h)) or layer(i, h, inputs)
+        model.layers, "layer", lambda i, h, inputs: rows.append(len(h)) or layer(i, h, inputs)
     )
     fast(**inputs_for(model, 24))
     (call,) = fast.stats.calls
@@ -75,7 +75,7 @@ def test_an_empty_batch_and_a_call_that_fails_are_not_counted(runtime, monkeypat
     fast = compile(model, Never(), runtime=runtime)
     fast.stats = RuntimeStats()
     fast(torch.empty(0, 7, dtype=torch.int64))
-    monkeypatch.setattr(model.adapter, "layer", lambda *_: 1 / 0)
+    monkeypatch.setattr(model.layers, "layer", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fast(**inputs_for(model, 2))
     assert fast.stats.calls == []

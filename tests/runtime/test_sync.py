@@ -44,8 +44,8 @@ def test_the_host_asks_once_per_exit_met(policy, asked):
 
 def test_layers_behind_the_last_exit_needed_are_not_run(monkeypatch):
     model = tiny_model()
-    ran, layer = [], model.adapter.layer
-    monkeypatch.setattr(model.adapter, "layer", lambda i, *rest: ran.append(i) or layer(i, *rest))
+    ran, layer = [], model.layers.layer
+    monkeypatch.setattr(model.layers, "layer", lambda i, *rest: ran.append(i) or layer(i, *rest))
     inputs = inputs_for(model, 3)
     compile(model, Confidence(0.0), runtime="sync")(**inputs)
     assert ran == [1]

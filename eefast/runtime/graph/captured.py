@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from eefast.backbones import Backbone, ModelInputs
+from eefast.backbones import Backbone, Inputs
 from eefast.ops import ExitState, PackedState, sets_conditionals
 from eefast.runtime.batch import Batch
 from eefast.runtime.graph.capturable import Capturable, not_capturable
@@ -24,8 +24,8 @@ class CapturedCall:
     """Everything that a call of one shape does on the device, recorded once.
 
         start the state, embed, stage 1
-        IF somebody runs after exit 1: stage 2
-            IF somebody runs after exit 2: stage 3
+        IF a sample runs after exit 1: stage 2
+            IF a sample runs after exit 2: stage 3
                 ...
 
     It reads buffers of its own, the policy table among them, and its results are copied out of its
@@ -35,9 +35,9 @@ class CapturedCall:
     Args:
         device: records and replays.
         backbone: drives the layers.
-        exit_step: the op for `len(inputs)` rows.
+        exit_step: the op for `samples` rows.
         plan: its stages are recorded; its table is not.
-        classes: C.
+        samples, classes: N, C.
         inputs: buffers, already holding inputs that the warm-up can run on.
         nodes: see `Nodes`.
 
@@ -52,6 +52,7 @@ class CapturedCall:
         backbone: Backbone,
         exit_step: Callable[..., None],
         plan: Plan,
+        samples: int,
         classes: int,
         inputs: StaticInputs,
         nodes: Nodes,
@@ -61,17 +62,16 @@ class CapturedCall:
         self._stages = plan.stages
         self._inputs = inputs
         self._nested = nodes == "nested"
-        mask = inputs.tensors.attention_mask
-        assert mask is not None
+        self._samples = samples
         self._table = plan.table.clone()
-        self._state = PackedState(len(mask), classes, len(plan.table), mask.device)
+        self._state = PackedState(samples, classes, len(plan.table), self._table.device)
         self._place = ""  # where in the model what is issued belongs
         self._capture = device.capture()
         try:
             with device.warming_up():
                 with Capturable(lambda: self._place):
                     self._issue(None)
-                self._issue(None)  # compiled layers compile only where nobody watches
+                self._issue(None)  # compiled layers compile only where no mode watches
             try:
                 with self._capture.recording():
                     self._issue(self._node)
@@ -83,14 +83,14 @@ class CapturedCall:
             self._capture.close()
             raise
 
-    def run(self, plan: Plan, inputs: ModelInputs, length: int) -> tuple[ExitState, int]:
+    def run(self, plan: Plan, inputs: Inputs, length: int | None) -> tuple[ExitState, int]:
         """Enqueue one call. Gives its results, which the device may still be working on, and the
         number of launches that it took.
 
         Args:
             plan: of the stages recorded; its table is the one in force.
-            inputs: of the shape recorded, and of `length` tokens.
-            length: up to the recorded one.
+            inputs: of the forms recorded, and of `length` tokens.
+            length: up to the recorded one; None: without padding.
         """
         with self._capture.turn():
             copies = self._inputs.write(inputs, length)
@@ -117,15 +117,14 @@ class CapturedCall:
     def _issue_all(self, node: Callable[[Stage], AbstractContextManager[None]] | None) -> None:
         self._place = "the embeddings"
         self._state.start()
-        hidden, inputs = self._backbone.embed_unchecked(self._inputs.tensors)
         batch = Batch(
             self._backbone,
             lambda _: self._exit_step,
             self._table,
             self._state.state,
-            hidden,
-            inputs,
+            self._samples,
         )
+        batch.start(self._inputs.tensors)
         with ExitStack() as nodes:
             for before, stage in zip((None, *self._stages), self._stages, strict=False):
                 self._place = f"layers {stage.layers.start} to {stage.layers.stop - 1}"
@@ -136,7 +135,7 @@ class CapturedCall:
                 batch.run(stage)
 
     def _node(self, before: Stage) -> AbstractContextManager[None]:
-        """The node of what is to be done if anybody runs after a stage."""
+        """The node of what is to be done if a sample runs after a stage."""
         state, row = self._state.state, before.exit - 1
         handle = None
         if state.control is not None and sets_conditionals(self._exit_step):

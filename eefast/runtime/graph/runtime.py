@@ -6,20 +6,20 @@ import operator
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import partial
 from typing import ClassVar, get_args
 
 import torch
+from torch import Tensor
 
-from eefast.backbones import ModelInputs
-from eefast.multi_exit import MultiExitModel
+from eefast.backbones import Backbone, Inputs
 from eefast.ops import ExitState, Impl, implementation
 from eefast.runtime.graph.buckets import LengthBuckets
 from eefast.runtime.graph.captured import CapturedCall, Nodes
 from eefast.runtime.graph.cuda import BackEnd, CudaGraphDevice
 from eefast.runtime.graph.device import GraphDevice
-from eefast.runtime.graph.static_inputs import StaticInputs
+from eefast.runtime.graph.static_inputs import Form, StaticInputs, forms
 from eefast.runtime.plan import Plan
 from eefast.runtime.stats import CallStats, RuntimeStats
 
@@ -27,10 +27,11 @@ from eefast.runtime.stats import CallStats, RuntimeStats
 class GraphRuntime:
     """Captures the whole model once per shape into a CUDA graph that decides for itself.
 
-    A shape is a number of samples and a length bucket, to which sequences are padded. A shape is
-    captured when it is first met, which takes as long as some dozens of calls; `warm_up` does it
-    beforehand. When all together hold more than `memory_limit`, or the device has no more, those
-    used longest ago are given up, with a warning.
+    A shape is the forms of all inputs, dtypes and sizes, with sequences padded to a length bucket
+    (where the backbone has tokens and can hide padding). It is captured when it is first met, which
+    takes as long as some dozens of calls; `warm_up` does it beforehand. When all together hold more
+    than `memory_limit`, or the device has no more, those used longest ago are given up, with a
+    warning.
 
     Every layer after the first exit stands in an IF node whose condition the exit before has given.
     In `nested` nodes, each stage stands inside the node of the stage before: after the last sample
@@ -44,14 +45,15 @@ class GraphRuntime:
     Calls of several threads and streams take turns.
 
     Args:
-        model: on a CUDA device.
+        backbone: on a CUDA device.
+        num_classes: C.
         impl: implementation of the exit step, not "reference".
         length_buckets: ascending lengths to pad to; None: powers of two and what lies half-way.
         memory_limit: bytes of device memory that captured shapes may hold together.
         nodes: "nested" or "flat".
         back_end: how IF nodes are made: "torch" (2.13 or newer), "bindings" (the package
             cuda-bindings), or "auto", the first of them that is there.
-        device: records and replays, in the place of the model's CUDA device.
+        device: records and replays, in the place of the backbone's CUDA device.
 
     Raises:
         ValueError: unknown nodes, back end or buckets, a limit that is no number of bytes, or an
@@ -60,14 +62,15 @@ class GraphRuntime:
             IF nodes.
     """
 
-    device_type = "cuda"
+    device_type: ClassVar[str | None] = "cuda"
     options: ClassVar[frozenset[str]] = frozenset(
         {"length_buckets", "memory_limit", "nodes", "back_end"}
     )
 
     def __init__(
         self,
-        model: MultiExitModel,
+        backbone: Backbone,
+        num_classes: int,
         impl: Impl,
         length_buckets: Sequence[int] | None = None,
         memory_limit: int = 4 << 30,
@@ -84,12 +87,14 @@ class GraphRuntime:
                 "impl='reference' cannot be captured into a CUDA graph, because it looks who is "
                 "running; 'triton' and 'cuda' can"
             )
-        implementation(impl, model.device, model.dtype, classes=model.num_classes)
-        self._model = model
-        self._on = model.device
-        self._backbone = model.adapter
+        if length_buckets is not None and not backbone.padding:
+            raise ValueError("length_buckets: the model has no tokens to pad")
+        implementation(impl, backbone.device, backbone.dtype, classes=num_classes)
+        self._on = backbone.device
+        self._backbone = backbone
+        self._num_classes = num_classes
         self._impl = impl
-        self._buckets = LengthBuckets(length_buckets, self._backbone.max_length)
+        self._buckets = LengthBuckets(length_buckets, backbone.max_length)
         self._memory_limit = memory_limit
         self._nodes = nodes
         self._device = device or CudaGraphDevice(self._on, back_end)
@@ -99,13 +104,8 @@ class GraphRuntime:
         self._addresses: tuple[object, ...] = ()
         self._parts: tuple[object, ...] = ()
 
-    def run(self, plan: Plan, inputs: ModelInputs, stats: RuntimeStats | None = None) -> ExitState:
-        """One call; its shape is captured first, unless it has been.
-
-        Args:
-            plan: the policy's plan for this model.
-            inputs: what the model is called with, on its device.
-            stats: gets one entry, if given.
+    def run(self, plan: Plan, inputs: Inputs, stats: RuntimeStats | None = None) -> ExitState:
+        """See `Runtime.run`; a shape is captured first, unless it has been.
 
         Raises:
             ValueError: inputs that the backbone or the buckets cannot take, or on another device.
@@ -113,11 +113,19 @@ class GraphRuntime:
             torch.OutOfMemoryError: there is no room for a shape, all others given up.
         """
         samples, length = self._backbone.check(inputs)
-        self._check_buffered(inputs, samples, length)
+        for name, tensor in inputs.items():
+            if tensor.device != self._on:  # a copy into a buffer would take it in silence
+                raise ValueError(f"{name}: got device {tensor.device}; wanted {self._on}")
         if not samples:
-            return ExitState.start(0, self._model.num_classes, len(plan.table), self._on)
+            return ExitState.start(0, self._num_classes, len(plan.table), self._on)
+        bucket = None
+        if self._backbone.padding and length is not None:
+            bucket = self._buckets.bucket(length)
+        shape = forms(self._backbone, inputs, samples, bucket)
+        if bucket is None:
+            length = None
         with self._lock:
-            call = self._call_for(plan, inputs, samples, length)
+            call = self._call_for(plan, inputs, samples, length, shape)
             state, launches = call.run(plan, inputs, length)
         if stats is not None:
             stats.add(partial(_count, plan, state, launches))
@@ -128,38 +136,23 @@ class GraphRuntime:
         with self._lock:
             self._forget_all()
 
-    def _check_buffered(self, inputs: ModelInputs, samples: int, length: int) -> None:
-        """Refuse what a copy into a buffer would take in silence."""
-        for name, tensor in zip(inputs._fields, inputs, strict=True):
-            if tensor is None:
-                continue
-            if tensor.device != self._on:
-                raise ValueError(f"{name}: got device {tensor.device}; wanted {self._on}")
-            if name in ("attention_mask", "inputs_embeds"):
-                continue
-            if tensor.dtype not in (torch.int64, torch.int32):
-                raise ValueError(f"{name}: got {tensor.dtype}; wanted torch.int64 or torch.int32")
-            if tensor.shape not in ((samples, length), (1, length)):
-                got = list(tensor.shape)
-                raise ValueError(f"{name}: got shape {got}; wanted [{samples}, {length}]")
-
     def _forget_all(self) -> None:
         while self._captured:
             self._captured.popitem()[1].close()
 
-    def _call_for(self, plan: Plan, inputs: ModelInputs, samples: int, length: int) -> CapturedCall:
-        bucket, embeds = self._buckets.bucket(length), inputs.inputs_embeds
-        key = (
-            self._layout_of(plan),
-            samples,
-            bucket,
-            inputs.position_ids is not None,
-            None if embeds is None else (embeds.shape[2], embeds.dtype),
-        )
+    def _call_for(
+        self,
+        plan: Plan,
+        inputs: Inputs,
+        samples: int,
+        length: int | None,
+        shape: tuple[Form, ...],
+    ) -> CapturedCall:
+        key = self._layout_of(plan), samples, shape
         call = self._captured.get(key)
         while call is None:
             try:
-                call = self._capture(plan, inputs, samples, length, bucket)
+                call = self._capture(plan, inputs, samples, length, shape)
             except torch.OutOfMemoryError:
                 if not self._captured:
                     raise
@@ -171,22 +164,21 @@ class GraphRuntime:
         return call
 
     def _capture(
-        self, plan: Plan, inputs: ModelInputs, samples: int, length: int, bucket: int
+        self,
+        plan: Plan,
+        inputs: Inputs,
+        samples: int,
+        length: int | None,
+        shape: tuple[Form, ...],
     ) -> CapturedCall:
-        model = self._model
-        buffers = StaticInputs(
-            inputs,
-            bucket,
-            token_types="token_type_ids" in self._backbone.takes,
-            padding=self._backbone.padding_token,
-            device=self._on,
-        )
+        backbone, classes = self._backbone, self._num_classes
+        buffers = StaticInputs(backbone, shape, self._on)
         buffers.write(inputs, length)
         exit_step = implementation(
-            self._impl, self._on, model.dtype, rows=samples, classes=model.num_classes
+            self._impl, self._on, backbone.dtype, rows=samples, classes=classes
         )
         return CapturedCall(
-            self._device, self._backbone, exit_step, plan, model.num_classes, buffers, self._nodes
+            self._device, backbone, exit_step, plan, samples, classes, buffers, self._nodes
         )
 
     def _make_room(self) -> None:
@@ -219,19 +211,25 @@ class GraphRuntime:
         """
         known, layout = self._layout
         if known is not plan:
-            tensors = (*self._model.parameters(), *self._model.buffers())
-            addresses = tuple((t.data_ptr(), t.stride()) for t in tensors)
-            parts = (*self._model.modules(), *tensors)  # held, so that none is another in disguise
+            model = self._backbone.model
+            tensors = (*model.parameters(), *model.buffers())
+            addresses = _addresses(tensors)
+            parts = (*model.modules(), *tensors)  # held, so that none is another in disguise
             if addresses != self._addresses or not _same(parts, self._parts):
                 self._forget_all()
                 self._addresses, self._parts = addresses, parts
             layout = (
-                tuple((stage.layers, stage.exit, stage.step) for stage in plan.stages),
+                # A capture holds its plan's heads, so no others can come to lie at their addresses.
+                tuple((s.layers, s.exit, s.step, _addresses(s.head)) for s in plan.stages),
                 plan.table.shape,
-                self._model.backbone.config._attn_implementation,
+                model.config._attn_implementation,
             )
             self._layout = (plan, layout)
         return layout
+
+
+def _addresses(tensors: Iterable[Tensor | None]) -> tuple[object, ...]:
+    return tuple(None if t is None else (t.data_ptr(), t.stride()) for t in tensors)
 
 
 def _same(ours: tuple[object, ...], theirs: tuple[object, ...]) -> bool:

@@ -2,10 +2,45 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from eefast.backbones import ModelInputs
+from eefast.backbones import Backbone, Inputs
+
+
+class Form(NamedTuple):
+    """The buffer of one input."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+def forms(backbone: Backbone, inputs: Inputs, samples: int, length: int | None) -> tuple[Form, ...]:
+    """The buffers that inputs need, which also say which calls may share them.
+
+    Args:
+        backbone: whose inputs they are.
+        inputs: that it can take.
+        samples: B.
+        length: to which those with a token axis are padded; None: none is.
+    """
+    needed = []
+    for name in backbone.takes:
+        given, shape = inputs.get(name), None
+        if length is not None and name in backbone.padding:
+            if given is not None:
+                shape = (given.shape[0], length, *given.shape[2:])
+            elif name in backbone.absent:
+                shape = (samples, length)
+        elif given is not None:
+            shape = given.shape
+        if shape is not None:
+            dtype = torch.int64 if given is None else given.dtype  # as tokenizers give them
+            needed.append(Form(name, dtype, tuple(shape)))
+    return tuple(needed)
 
 
 class StaticInputs:
@@ -16,63 +51,49 @@ class StaticInputs:
     call before has written.
 
     Args:
-        like: inputs of this kind: buffers are made for what they hold.
-        length: to which sequences are padded.
-        token_types: whether the family knows token types; without any they are 0.
-        padding: the token that pads.
+        backbone: whose inputs they are.
+        forms: of the buffers.
+        device: of the buffers.
 
     Attributes:
-        tensors: the buffers.
+        tensors: the buffers by name.
     """
 
-    def __init__(
-        self,
-        like: ModelInputs,
-        length: int,
-        *,
-        token_types: bool,
-        padding: int,
-        device: torch.device,
-    ) -> None:
-        given = like.input_ids if like.inputs_embeds is None else like.inputs_embeds
-        assert given is not None  # Backbone.check has seen to it
+    def __init__(self, backbone: Backbone, forms: tuple[Form, ...], device: torch.device) -> None:
+        self._padding = backbone.padding
+        self._absent = backbone.absent
+        self.tensors: dict[str, Tensor] = {
+            form.name: torch.full(
+                form.shape, backbone.padding.get(form.name, 0), dtype=form.dtype, device=device
+            )
+            for form in forms
+        }
+        self._written = dict.fromkeys(self.tensors, 0)  # tokens that are not padding, in each
 
-        def full(value: int, dtype: torch.dtype, *width: int) -> Tensor:
-            return torch.full((len(given), length, *width), value, dtype=dtype, device=device)
-
-        has_embeds = like.inputs_embeds is not None
-        self.tensors = ModelInputs(
-            input_ids=None if has_embeds else full(padding, torch.int64),
-            attention_mask=full(False, torch.bool),  # whatever is not 0 becomes True
-            token_type_ids=full(0, torch.int64) if token_types else None,
-            position_ids=None if like.position_ids is None else full(0, torch.int64),
-            inputs_embeds=full(0, given.dtype, given.shape[2]) if has_embeds else None,
-        )
-        self._padding = (padding, False, 0, 0, 0.0)  # of each buffer
-        self._length = length
-        self._written = [0] * len(self.tensors)  # tokens that are not padding, in each buffer
-
-    def write(self, inputs: ModelInputs, length: int) -> int:
+    def write(self, inputs: Inputs, length: int | None) -> int:
         """Enqueue the copies of inputs of `length` tokens; gives the number of launches.
 
         Nothing is left of the call before.
         """
         launches = 0
-        for number, buffer in enumerate(self.tensors):
-            if buffer is None:
+        for name, buffer in self.tensors.items():
+            given = inputs.get(name)
+            if length is None or name not in self._padding:
+                buffer.copy_(inputs[name])
+                launches += 1
                 continue
-            given, padding = inputs[number], self._padding[number]
-            before, now = self._written[number], length
-            launches += 1
-            self._written[number] = self._length  # anything, should this be interrupted
+            before, self._written[name] = self._written[name], buffer.shape[1]  # if interrupted
+            now, padding = length, self._padding[name]
             if given is not None:
                 buffer[:, :length].copy_(given)
-            elif buffer is self.tensors.attention_mask:
-                buffer[:, :length].fill_(True)
+                launches += 1
+            elif self._absent[name] == padding:
+                now = 0
             else:
-                now, launches = 0, launches - 1
+                buffer[:, :length].fill_(self._absent[name])
+                launches += 1
             if now < before:
                 buffer[:, now:before].fill_(padding)
                 launches += 1
-            self._written[number] = now
+            self._written[name] = now
         return launches

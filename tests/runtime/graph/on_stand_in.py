@@ -12,7 +12,7 @@ from tests.runtime.test_direct import TOLERANCE
 def compiled(model, policy, **options):
     """The model with its graph runtime, and the device that stands in."""
     fast, device = compile(model, policy), StandInDevice()
-    fast._runtime = GraphRuntime(model, "auto", device=device, **options)
+    fast._runtime = GraphRuntime(model.layers, model.num_classes, "auto", device=device, **options)
     return fast, device
 
 
@@ -23,7 +23,7 @@ def padded_reference(model, policy, length, padding, **inputs):
     """
     given = next(iter(inputs.values()))  # (B, T), or embedded
     default = {"attention_mask": torch.ones(given.shape[:2])}
-    if "token_type_ids" in model.adapter.takes:
+    if "token_type_ids" in model.layers.takes:
         default["token_type_ids"] = torch.zeros(given.shape[:2], dtype=torch.int64)
 
     def pad(values, fill):

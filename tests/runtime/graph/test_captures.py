@@ -105,7 +105,7 @@ class BrokenLayerError(Exception):
 @pytest.mark.parametrize("at", [1, 2, 3])  # watched, warmed up, recorded
 def test_a_layer_that_fails_leaves_the_runtime_usable(model, monkeypatch, error, at):
     fast, device = compiled(model, MIXED)
-    inputs, layer, met = inputs_for(model, 4), model.adapter.layer, []
+    inputs, layer, met = inputs_for(model, 4), model.layers.layer, []
     fast(**inputs_for(model, 1))
 
     def failing(index, hidden, layer_inputs):
@@ -115,7 +115,7 @@ def test_a_layer_that_fails_leaves_the_runtime_usable(model, monkeypatch, error,
         return layer(index, hidden, layer_inputs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(model.adapter, "layer", failing)
+        patched.setattr(model.layers, "layer", failing)
         with pytest.raises(error, match="broken"):
             fast(**inputs)
     assert device.captures[-1].closed
@@ -125,13 +125,13 @@ def test_a_layer_that_fails_leaves_the_runtime_usable(model, monkeypatch, error,
 
 def test_what_cannot_be_captured_is_named(model, monkeypatch):
     fast, device = compiled(model, MIXED)
-    inputs, layer = inputs_for(model, 4), model.adapter.layer
+    inputs, layer = inputs_for(model, 4), model.layers.layer
 
     def asking(index, hidden, layer_inputs):
         hidden = layer(index, hidden, layer_inputs)
         return hidden if index < 3 else hidden / hidden.abs().max().item()
 
-    monkeypatch.setattr(model.adapter, "layer", asking)
+    monkeypatch.setattr(model.layers, "layer", asking)
     message = r"layers 3 to 3: cannot be captured.*_local_scalar_dense.*has the host wait"
     with pytest.raises(RuntimeError, match=message):
         fast(**inputs)
@@ -149,12 +149,12 @@ def test_what_cannot_be_captured_is_named(model, monkeypatch):
 )
 def test_options_are_checked(model, options, message):
     with pytest.raises(ValueError, match=message):
-        GraphRuntime(model, "auto", device=StandInDevice(), **options)
+        GraphRuntime(model.layers, model.num_classes, "auto", device=StandInDevice(), **options)
 
 
 def test_the_reference_cannot_be_captured(model):
     with pytest.raises(ValueError, match="impl='reference' cannot be captured"):
-        GraphRuntime(model, "reference", device=StandInDevice())
+        GraphRuntime(model.layers, model.num_classes, "reference", device=StandInDevice())
 
 
 def test_inputs_must_be_on_the_model_s_device(model):
@@ -170,7 +170,7 @@ def test_where_memory_ends_shapes_are_given_up_and_then_it_is_said(model, monkey
     fast, device = compiled(model, MIXED)
     for samples in (1, 2):
         fast(**inputs_for(model, samples))
-    layer = model.adapter.layer
+    layer = model.layers.layer
 
     def full(index, hidden, layer_inputs):
         if sum(not capture.closed for capture in device.captures) > 2:
@@ -179,7 +179,7 @@ def test_where_memory_ends_shapes_are_given_up_and_then_it_is_said(model, monkey
 
     inputs = inputs_for(model, 3)
     with monkeypatch.context() as patched:
-        patched.setattr(model.adapter, "layer", full)
+        patched.setattr(model.layers, "layer", full)
         with pytest.warns(UserWarning, match="the device's memory"):
             close(fast(**inputs), compile(model, MIXED)(**inputs))
         assert [c.closed for c in device.captures] == [True, False, True, False]
@@ -187,7 +187,7 @@ def test_where_memory_ends_shapes_are_given_up_and_then_it_is_said(model, monkey
     def fuller(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(model.adapter, "layer", fuller)
+    monkeypatch.setattr(model.layers, "layer", fuller)
     with pytest.raises(torch.OutOfMemoryError):
         fast(**inputs_for(model, 4))
     assert all(capture.closed for capture in device.captures)
@@ -196,7 +196,6 @@ def test_where_memory_ends_shapes_are_given_up_and_then_it_is_said(model, monkey
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"input_ids": torch.ones(2, 5)}, r"input_ids: got torch.float32; wanted torch.int64"),
         ({"position_ids": torch.arange(5)}, r"position_ids: got shape \[5\]; wanted \[2, 5\]"),
         ({"token_type_ids": torch.ones(3, 5).long()}, r"got shape \[3, 5\]; wanted \[2, 5\]"),
     ],

@@ -1,46 +1,55 @@
 """The buffers of a captured shape: after each call's writing they hold that call and padding."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eefast.backbones import ModelInputs
-from eefast.runtime.graph.static_inputs import StaticInputs
+from eefast.runtime.graph.static_inputs import StaticInputs, forms
 
 LENGTH, PAD = 6, 9
 CPU = torch.device("cpu")
 
 
-def buffers_for(inputs, token_types=True):
-    return StaticInputs(inputs, LENGTH, token_types=token_types, padding=PAD, device=CPU)
+class WithTokens:
+    """Of a backbone, what buffers go by."""
+
+    takes = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
+    padding: ClassVar = {**dict.fromkeys(takes, 0), "input_ids": PAD}
+    absent: ClassVar = {"attention_mask": 1, "token_type_ids": 0}
+
+
+def buffers_for(inputs, backbone=WithTokens):
+    samples = len(next(iter(inputs.values())))
+    return StaticInputs(backbone, forms(backbone, inputs, samples, LENGTH), CPU)
 
 
 def call(length, *, mask=True, types=True, positions=True, batch=2):
     ids = torch.arange(1, batch * length + 1).view(batch, length)
-    return ModelInputs(
-        input_ids=ids,
-        attention_mask=(ids % 3 > 0).long() if mask else None,
-        token_type_ids=ids % 2 if types else None,
-        position_ids=torch.arange(length)[None] if positions else None,
-    )
+    inputs = {"input_ids": ids}
+    if mask:
+        inputs["attention_mask"] = (ids % 3 > 0).long()
+    if types:
+        inputs["token_type_ids"] = ids % 2
+    if positions:
+        inputs["position_ids"] = torch.arange(length)[None]
+    return inputs
 
 
 def padded(values, fill):
-    whole = torch.full((2, LENGTH), fill, dtype=values.dtype)
+    whole = torch.full((len(values), LENGTH), fill, dtype=values.dtype)
     whole[:, : values.shape[1]] = values
     return whole
 
 
 def check(buffers, inputs, length):
-    held = buffers.tensors
-    zeros, ones = torch.zeros(2, length, dtype=torch.int64), torch.ones(2, length)
-    mask = ones if inputs.attention_mask is None else inputs.attention_mask
-    types = zeros if inputs.token_type_ids is None else inputs.token_type_ids
-    assert torch.equal(held.input_ids, padded(inputs.input_ids, PAD))
-    assert torch.equal(held.attention_mask, padded(mask.bool(), False))
-    assert torch.equal(held.token_type_ids, padded(types, 0))
-    assert torch.equal(held.position_ids, padded(inputs.position_ids.expand(2, -1), 0))
+    ones = torch.ones(2, length, dtype=torch.int64)
+    wanted = {"attention_mask": ones, "token_type_ids": ones * 0, **inputs}
+    assert buffers.tensors.keys() == wanted.keys()
+    for name, values in wanted.items():
+        assert torch.equal(buffers.tensors[name], padded(values, WithTokens.padding[name])), name
 
 
 @given(st.lists(st.tuples(st.integers(1, LENGTH), st.booleans(), st.booleans()), min_size=1))
@@ -69,27 +78,44 @@ def test_an_interrupted_call_leaves_nothing_either(monkeypatch):
     check(buffers, inputs, 2)
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.int32, torch.uint8])
-def test_whatever_is_not_0_shows_a_token(dtype):
-    mask = torch.tensor([[0.5, 0.0, 2.0], [1.0, 1.0, 0.0]]).to(dtype)
-    inputs = call(3)._replace(attention_mask=mask)
-    buffers = buffers_for(inputs)
-    buffers.write(inputs, 3)
-    assert torch.equal(buffers.tensors.attention_mask[:, :3], mask != 0)
-
-
 def test_embedded_inputs_leave_no_nan_behind():
     embeds = torch.full((2, 5, 4), torch.nan, dtype=torch.bfloat16)
-    buffers = buffers_for(ModelInputs(inputs_embeds=embeds), token_types=False)
-    assert buffers.tensors.input_ids is None
-    assert buffers.tensors.inputs_embeds.dtype == torch.bfloat16
-    buffers.write(ModelInputs(inputs_embeds=embeds), 5)
-    buffers.write(ModelInputs(inputs_embeds=torch.ones(2, 3, 4)), 3)
-    assert buffers.tensors.inputs_embeds.sum() == 2 * 3 * 4
+    buffers = buffers_for({"inputs_embeds": embeds})
+    assert buffers.tensors["inputs_embeds"].dtype == torch.bfloat16
+    buffers.write({"inputs_embeds": embeds}, 5)
+    buffers.write({"inputs_embeds": torch.ones(2, 3, 4)}, 3)
+    assert buffers.tensors["inputs_embeds"].sum() == 2 * 3 * 4
 
 
-def test_token_types_are_left_out_where_the_family_has_none():
-    assert buffers_for(call(3), token_types=False).tensors.token_type_ids is None
+def test_calls_share_buffers_if_dtypes_and_sizes_are_the_same():
+    def form(length, **kinds):
+        return forms(WithTokens, call(length, **kinds), 2, LENGTH)
+
+    assert form(3) == form(5) == form(5, mask=False) == form(5, types=False)
+    others = [form(5, positions=False), forms(WithTokens, call(5, batch=3), 3, LENGTH)]
+    for dtype in (torch.bool, torch.int32, torch.float32):
+        inputs = call(5)
+        inputs["attention_mask"] = inputs["attention_mask"].to(dtype)
+        others.append(forms(WithTokens, inputs, 2, LENGTH))
+    positions = {**call(5), "position_ids": torch.zeros(2, 5, dtype=torch.int64)}
+    others.append(forms(WithTokens, positions, 2, LENGTH))
+    assert len({form(5), *others}) == 1 + len(others)
+
+
+class WithPictures:
+    takes = ("pixel_values",)
+    padding: ClassVar = {}
+    absent: ClassVar = {"attention_mask": 1}
+
+
+def test_what_has_no_tokens_is_copied_whole():
+    pictures = torch.randn(2, 3, 4, 4)
+    inputs = {"pixel_values": pictures}
+    (form,) = forms(WithPictures, inputs, 2, None)
+    assert form == ("pixel_values", torch.float32, (2, 3, 4, 4))
+    buffers = StaticInputs(WithPictures, (form,), CPU)
+    assert buffers.write(inputs, None) == 1
+    assert torch.equal(buffers.tensors["pixel_values"], pictures)
 
 
 def test_launches_are_counted():

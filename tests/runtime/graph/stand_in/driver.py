@@ -2,23 +2,22 @@
 
 import torch
 
-from eefast.backbones import ModelInputs
 from eefast.multi_exit import MultiExitModel
 from eefast.ops import ExitState, implementation
 from eefast.policies import Policy
 from eefast.runtime.batch import Batch
-from eefast.runtime.plan import Plan
+from tests.models import plan_for
 from tests.runtime.graph.stand_in import StandInDevice
 
 
 @torch.inference_mode()
 def eager(model: MultiExitModel, policy: Policy, inputs: dict) -> ExitState:
     """The same call, layer by layer, with a question after every exit."""
-    plan = Plan.make(policy, model)
-    hidden, layer_inputs = model.adapter.embed_unchecked(ModelInputs(**inputs))
-    state = ExitState.start(len(hidden), model.num_classes, len(plan.table))
+    plan = plan_for(policy, model)
+    state = ExitState.start(len(inputs["attention_mask"]), model.num_classes, len(plan.table))
     step = implementation("cpp", "cpu", model.dtype)
-    batch = Batch(model.adapter, lambda _: step, plan.table, state, hidden, layer_inputs)
+    batch = Batch(model.layers, lambda _: step, plan.table, state, len(state.score))
+    batch.start(inputs)
     for stage in plan.stages:
         batch.run(stage)
         if not state.running[stage.exit - 1]:
@@ -30,7 +29,7 @@ class Driver:
     """One graph for inputs of one shape: all that comes after an exit is in that exit's IF node."""
 
     def __init__(self, model, policy, inputs, device=None, impl="cpp"):
-        self.model, self.plan = model, Plan.make(policy, model)
+        self.model, self.plan = model, plan_for(policy, model)
         self.device = device or StandInDevice()
         self.exit_step = implementation(impl, "cpu", model.dtype)
         with torch.inference_mode():
@@ -39,7 +38,7 @@ class Driver:
             self.state = ExitState.start(samples, model.num_classes, len(self.plan.table))
             self.capture = self.device.capture()
             with self.device.warming_up():
-                self.model.adapter.embed_unchecked(ModelInputs(**self.static))
+                self.model.layers.start(self.static)
             with self.capture.recording():
                 self.record()
 
@@ -55,7 +54,7 @@ class Driver:
             cleared.zero_()
 
     def embed(self):
-        return self.model.adapter.embed_unchecked(ModelInputs(**self.static))
+        return self.model.layers.start(self.static)
 
     def from_stage(self, number, hidden, layer_inputs):
         hidden = self.layers(number, hidden, layer_inputs)
@@ -66,13 +65,12 @@ class Driver:
 
     def layers(self, number, hidden, layer_inputs):
         for layer in self.plan.stages[number].layers:
-            hidden = self.model.adapter.layer(layer, hidden, layer_inputs)
+            hidden = self.model.layers.layer(layer, hidden, layer_inputs)
         return hidden
 
     def exit(self, number, hidden):
         stage = self.plan.stages[number]
-        readout = self.model.adapter.readout(hidden)
-        self.exit_step(readout, None, *stage.head, self.plan.table, None, stage.step, *self.state)
+        self.exit_step(hidden, None, *stage.head, self.plan.table, None, stage.step, *self.state)
 
     def flag(self, number):
         return self.state.running[self.plan.stages[number].exit - 1]

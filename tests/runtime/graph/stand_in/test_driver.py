@@ -56,7 +56,7 @@ def test_every_backbone_can_be_captured(name, attention, dtype):
 def test_compiled_layers_can_be_captured(wrapped):
     made = tiny_model()
     states = wanted()
-    layers = made.adapter.model.encoder.layer
+    layers = made.layers.model.encoder.layer
     for number in range(len(layers)):
         if wrapped:
             layers[number] = torch.compile(layers[number], backend="aot_eager")

@@ -5,7 +5,7 @@ from contextlib import suppress
 import pytest
 import torch
 
-from eefast.backbones import ModelInputs
+from eefast.backbones import hides_nothing
 from tests.runtime.graph.stand_in import Refused, Stale, Unwritten
 from tests.runtime.graph.stand_in.answers import (
     MIXED,
@@ -53,7 +53,8 @@ class TakesWhoStaysByMask(Driver):
 
 class LooksAtTheMask(Driver):
     def embed(self):
-        return self.model.adapter.embed(**self.static)  # drops a mask that hides nothing
+        hides_nothing(self.static["attention_mask"])  # as on the CPU, to drop the mask
+        return super().embed()
 
 
 class Swallows(Driver):
@@ -205,7 +206,7 @@ class UsesTheFirstCallsInput(Driver):
         super().__init__(model, policy, inputs)
 
     def embed(self):
-        return self.model.adapter.embed_unchecked(ModelInputs(**self.first))
+        return self.model.layers.start(self.first)
 
 
 class ForgetsTheFirstCallsInput(UsesTheFirstCallsInput):
@@ -219,7 +220,7 @@ class MakesTheMaskBefore(Driver):
 
     def __init__(self, model, policy, inputs):
         with torch.inference_mode():
-            self.before = model.adapter.embed_unchecked(ModelInputs(**inputs))[1]
+            self.before = model.layers.start(inputs)[1]
         super().__init__(model, policy, inputs)
         del self.before
 

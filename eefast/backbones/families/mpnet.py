@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eefast.backbones.base import LayerInputs
+from eefast.backbones.families.encoder import EncoderContext
+from eefast.backbones.families.roberta import RobertaBackbone
 from eefast.backbones.registry import register_backbone
-from eefast.backbones.roberta import RobertaBackbone
+
+
+@dataclass(frozen=True, slots=True)
+class MPNetContext(EncoderContext):
+    """The same for all layers."""
+
+    position_bias: Tensor | None = None  # (1, heads, T, T), shared by all samples
 
 
 @register_backbone("mpnet")
 class MPNetBackbone(RobertaBackbone):
     """Around an `MPNetModel`, which numbers its tokens as RoBERTa does."""
 
-    takes = frozenset({"position_ids"})
+    takes: Mapping[str, str] = {
+        "input_ids": "BT",
+        "attention_mask": "BT",
+        "position_ids": "1T",
+        "inputs_embeds": "BTE",
+    }
 
-    def _layer_inputs(self, hidden: Tensor, attention_mask: Tensor | None) -> LayerInputs:
-        inputs = super()._layer_inputs(hidden, attention_mask)
-        return replace(inputs, position_bias=self._position_bias(hidden))
+    def _context(self, hidden: Tensor, mask: Tensor | None) -> MPNetContext:
+        return MPNetContext(super()._context(hidden, mask).mask, self._position_bias(hidden))
 
     def _position_bias(self, hidden: Tensor) -> Tensor:
         """The bias [1, heads, T, T] of all layers and samples: it depends on the length alone.
@@ -34,6 +47,6 @@ class MPNetBackbone(RobertaBackbone):
         bias: Tensor = encoder.relative_attention_bias(buckets)  # (T, T, heads)
         return bias.permute(2, 0, 1).contiguous()[None]
 
-    def _run(self, module: nn.Module, hidden: Tensor, inputs: LayerInputs) -> Tensor:
-        after: Tensor = module(hidden, inputs.mask, inputs.position_bias)[0]
+    def _run(self, module: nn.Module, hidden: Tensor, context: Any) -> Tensor:
+        after: Tensor = module(hidden, context.mask, context.position_bias)[0]
         return after

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
-from eefast.backbones.encoder import EncoderBackbone
+from eefast.backbones.families.encoder import EncoderBackbone
 from eefast.backbones.registry import register_backbone
 
 
@@ -20,20 +21,13 @@ class AlbertBackbone(EncoderBackbone):
     is its entry i * inner_group_num.)
     """
 
-    def _stack(self) -> Mapping[str, nn.Module]:
-        groups = self.model.encoder.albert_layer_groups
-        steps: int = self.model.config.num_hidden_layers
+    def _stack(self, model: Any) -> Mapping[str, nn.Module]:
+        groups = model.encoder.albert_layer_groups
+        steps: int = model.config.num_hidden_layers
         # As the model's loop has it, rounding included.
-        per_group = steps / self.model.config.num_hidden_groups
+        per_group = steps / model.config.num_hidden_groups
         return {str(step): groups[int(step / per_group)] for step in range(steps)}
 
-    def _embed(
-        self,
-        input_ids: Tensor | None,
-        token_type_ids: Tensor | None,
-        position_ids: Tensor | None,
-        inputs_embeds: Tensor | None,
-    ) -> Tensor:
-        embedded = super()._embed(input_ids, token_type_ids, position_ids, inputs_embeds)
-        hidden: Tensor = self.model.encoder.embedding_hidden_mapping_in(embedded)
+    def _embed(self, inputs: Mapping[str, Tensor | None]) -> Tensor:
+        hidden: Tensor = self.model.encoder.embedding_hidden_mapping_in(super()._embed(inputs))
         return hidden

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from eefast.backbones.bert import BertBackbone
+from eefast.backbones.families.bert import BertBackbone
 from eefast.backbones.registry import register_backbone
 
 
@@ -17,14 +19,8 @@ class ElectraBackbone(BertBackbone):
         super().__init__(model)
         self._projects = hasattr(model, "embeddings_project")
 
-    def _embed(
-        self,
-        input_ids: Tensor | None,
-        token_type_ids: Tensor | None,
-        position_ids: Tensor | None,
-        inputs_embeds: Tensor | None,
-    ) -> Tensor:
-        hidden = super()._embed(input_ids, token_type_ids, position_ids, inputs_embeds)
+    def _embed(self, inputs: Mapping[str, Tensor | None]) -> Tensor:
+        hidden = super()._embed(inputs)
         if self._projects:
             hidden = self.model.embeddings_project(hidden)
         return hidden

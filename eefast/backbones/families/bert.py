@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
-from eefast.backbones.encoder import EncoderBackbone
+from eefast.backbones.families.encoder import EncoderBackbone
 from eefast.backbones.registry import register_backbone
 
 
@@ -14,6 +15,6 @@ from eefast.backbones.registry import register_backbone
 class BertBackbone(EncoderBackbone):
     """Around a `BertModel`."""
 
-    def _stack(self) -> Mapping[str, nn.Module]:
-        layers: Mapping[str, nn.Module] = self.model.encoder.layer._modules
+    def _stack(self, model: Any) -> Mapping[str, nn.Module]:
+        layers: Mapping[str, nn.Module] = model.encoder.layer._modules
         return layers

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from eefast.backbones.bert import BertBackbone
+from eefast.backbones.families.bert import BertBackbone
 from eefast.backbones.registry import register_backbone
 
 
-@register_backbone("roberta")
+@register_backbone("roberta", "xlm-roberta", "camembert")
 class RobertaBackbone(BertBackbone):
-    """Around a `RobertaModel`.
+    """Around a `RobertaModel`, `XLMRobertaModel` or `CamembertModel`.
 
     Without `position_ids` its embeddings number the tokens that are not padding, judging by
     `input_ids`; with `inputs_embeds` they number all.

@@ -1,0 +1,20 @@
+"""Adapters by hand, for families where they are faster than the generic way."""
+
+from eefast.backbones.families.albert import AlbertBackbone
+from eefast.backbones.families.bert import BertBackbone
+from eefast.backbones.families.distilbert import DistilBertBackbone
+from eefast.backbones.families.electra import ElectraBackbone
+from eefast.backbones.families.encoder import EncoderBackbone, EncoderContext
+from eefast.backbones.families.mpnet import MPNetBackbone
+from eefast.backbones.families.roberta import RobertaBackbone
+
+__all__ = [
+    "AlbertBackbone",
+    "BertBackbone",
+    "DistilBertBackbone",
+    "ElectraBackbone",
+    "EncoderBackbone",
+    "EncoderContext",
+    "MPNetBackbone",
+    "RobertaBackbone",
+]

@@ -1,0 +1,109 @@
+"""`EncoderBackbone`: what the families of BERT's plan have in common."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from eefast.backbones.base import Backbone, Context, Inputs
+from eefast.backbones.masks import attention_bias, hides_nothing
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EncoderContext(Context):
+    """The same for all layers."""
+
+    mask: Tensor | None = None  # (B, 1, 1, T), added to the attention scores; None hides nothing
+
+    def select(self, rows: Tensor) -> EncoderContext:
+        if self.mask is None:
+            return self
+        return dataclasses.replace(self, mask=self.mask.index_select(0, rows))
+
+
+class EncoderBackbone(Backbone):
+    """An `embeddings` module, then one module per layer, each called with hidden states and mask.
+
+    Layers are called as modules, never through their `forward` or their parts: gradient
+    checkpointing, sharding, off-loading and users' hooks live in the call. Of its arguments only
+    these two mean anything to an encoder; leaving the others out keeps them from travelling through
+    four levels of keyword arguments. The attention implementation is read at each `start`, so
+    `model.set_attn_implementation` takes effect.
+
+    Raises:
+        ValueError: a decoder: its tokens see only those before them.
+    """
+
+    takes: Mapping[str, str] = {
+        "input_ids": "BT",
+        "attention_mask": "BT",  # 0 hides a token, anything else shows it
+        "token_type_ids": "1T",
+        "position_ids": "1T",
+        "inputs_embeds": "BTE",
+    }
+    main_inputs = ("input_ids", "inputs_embeds")
+    absent: Mapping[str, float] = {"attention_mask": 1, "token_type_ids": 0}
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        config: Any = model.config
+        for flag in ("is_decoder", "add_cross_attention", "is_causal"):
+            if getattr(config, flag, False):
+                raise ValueError(f"model: got a decoder (config.{flag}=True); wanted an encoder")
+        self._layers = self._stack(model)
+        super().__init__(model, [config.hidden_size] * len(self._layers))
+
+    @abc.abstractmethod
+    def _stack(self, model: Any) -> Mapping[str, nn.Module]:
+        """The modules of layers 1, 2, ... under "0", "1", ..., as an nn.ModuleList keeps them.
+
+        That is the list's own `_modules` where there is a list: looking a layer up costs a tenth of
+        indexing the list, and one that was replaced since (wrapped by FSDP, say) is seen.
+        """
+
+    def start(self, inputs: Inputs) -> tuple[Tensor, EncoderContext]:
+        """The hidden states [B, T, D] before layer 1, and the context.
+
+        On the CPU a mask that hides nothing is dropped. On other devices the host reads no tensor.
+
+        Raises:
+            ValueError: an unsupported attention implementation.
+        """
+        embedded = {"input_ids": None, **inputs}  # DistilBERT wants to be told
+        mask = embedded.pop("attention_mask", None)
+        if mask is not None and hides_nothing(mask):
+            mask = None
+        hidden = self._embed(embedded)
+        return hidden, self._context(hidden, mask)
+
+    def _embed(self, inputs: Mapping[str, Tensor | None]) -> Tensor:
+        """The hidden states [B, T, D] before layer 1, from the inputs without the mask."""
+        hidden: Tensor = self.model.embeddings(**inputs)
+        return hidden
+
+    def _context(self, hidden: Tensor, mask: Tensor | None) -> EncoderContext:
+        """What the layers need beside `hidden` [B, T, D], computed once per call."""
+        implementation = self.model.config._attn_implementation
+        return EncoderContext(attention_bias(mask, hidden, implementation))
+
+    def layer(self, index: int, hidden: Tensor, context: Any) -> Tensor:
+        """The hidden states [B, T, D] after layer `index`, given those before it.
+
+        Raises:
+            IndexError: an index outside 1..depth.
+        """
+        try:
+            module = self._layers[str(index - 1)]
+        except KeyError:
+            raise IndexError(f"index: got layer {index}; wanted 1 to {self.depth}") from None
+        if hidden.shape[0] == 0:
+            return hidden  # transformers' layers cannot split nothing into heads
+        return self._run(module, hidden, context)
+
+    def _run(self, module: nn.Module, hidden: Tensor, context: Any) -> Tensor:
+        after: Tensor = module(hidden, context.mask)
+        return after
