@@ -1,7 +1,7 @@
 """Exits forced to a recorded distribution, with every head on the way really computed.
 
 A policy such as `Budgeted` would skip the exits before the one wanted, and with them the cost in
-question. So the policy is `Confidence`, and its live table says where everybody leaves: a
+question. So the policy is `Confidence`, and its live table says where every sample leaves: a
 confidence never reaches 2 and always reaches 0.
 """
 
@@ -69,7 +69,7 @@ class ForcedDepth:
             self._tables.append(table)
 
     def set(self, depth: int) -> None:
-        """From the next call on, everybody leaves after exit `depth`; enqueues one small copy."""
+        """From the next call on, all samples leave after exit `depth`; enqueues one small copy."""
         self._fast.policy_table.copy_(self._tables[depth - 1])
 
 

@@ -13,7 +13,7 @@ Times in us. Variants take turns at every call; each number is a mean over drawn
 over rounds (p10 to p90 of single calls about their median). Wall clock: from the call until the
 GPU is done and the host knows. float16, random weights, tokens and mask already on the GPU.
 
-Exits are forced: call by call everybody leaves after a drawn layer m, after all heads up to m have
+Exits are forced: call by call all samples leave after a drawn layer m, after all heads up to m have
 been computed, by thresholds written into the policy table. m follows the exits of BEEM-A in
 docs/demo/report.json (6 exits; of 12 layers, exit i stands for layers 2i-1 and 2i), with a fixed
 seed, and is the same for all variants. Of a batch it is the **maximum** of as many draws, because
