@@ -27,8 +27,7 @@ from eefast.measure import Latency, time_interleaved, write_whole
 from eefast.multi_exit import MultiExitModel, attach_exits
 from eefast.policies import Never, Policy
 from eefast.runtime import compile
-from eefast.simulation import simulate
-from eefast.trace import ExitTrace, record_trace
+from eefast.traces import ExitTrace, record_trace, simulate
 from eefast.training.fine_tune import batches, fine_tune, is_finished
 
 MAX_LENGTH = 64
