@@ -53,8 +53,8 @@ def train(
 ) -> None:
     """Attach exits to a classifier, train them and, given validation data, calibrate BEEM.
 
-    Interrupted, it goes on from its last checkpoint (one every 100 steps) when it is called again
-    with the same arguments.
+    After an interruption, the same command continues from the last checkpoint (one every 100
+    steps).
     """
     from transformers import AutoModel, AutoTokenizer, set_seed
 
@@ -112,7 +112,7 @@ def _layers(exits: str) -> Literal["all"] | list[int]:
 
 
 def main() -> None:
-    """Entry point: what is wrong with the input is said in one line, without a traceback."""
+    """Entry point: wrong input gives one line that says so, without a traceback."""
     try:
         app()
     except (ValueError, TypeError, OSError) as error:

@@ -23,11 +23,11 @@ class CallQueue(abc.ABC):
     """The work of one call, done by the device in the order in which it was enqueued.
 
     News come back through slots in host memory, one per exit that the host may ask about. A slot
-    takes a copy of `exit_layer` as that exit left it: it says who is running and so whether anybody
-    is, in one copy and without a kernel that would count.
+    takes a copy of `exit_layer` as that exit left it: it says who is running and so whether any
+    sample is, in one copy and without a kernel that would count.
 
-    The slots belong to this call alone: what arrives late, after the call was given up, is read by
-    nobody.
+    The slots belong to this call alone: what arrives late, after the call was given up, is never
+    read.
 
     Args:
         slots: [S, N] int32 in host memory that the device can write to; overwritten.

@@ -35,7 +35,7 @@ class CompiledModel(PreTrainedModel):
     after replacing modules or parameters of `fast.model`, assign `fast.policy` again.
 
     `fast.stats = RuntimeStats()` has every call from then on counted (layers run and wasted, exit
-    steps, waits of the host, regroupings); `None`, as at first, has none counted and costs nothing.
+    steps, waits of the host, evictions); `None`, as at first, has none counted and costs nothing.
     """
 
     config_class = MultiExitConfig

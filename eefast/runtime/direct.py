@@ -48,7 +48,7 @@ class DirectRuntime:
         if not samples:
             return state
         batch.start(inputs)
-        regroupings, last = 0, plan.stages[-1]
+        evictions, last = 0, plan.stages[-1]
         for stage in plan.stages:
             batch.run(stage)
             if stage is last or not state.running.numpy()[stage.exit - 1]:
@@ -57,18 +57,18 @@ class DirectRuntime:
                 exit_layer, rows = state.exit_layer.numpy(), batch.rows
                 of_rows = exit_layer if rows is None else exit_layer[rows.numpy()]
                 stay = np.flatnonzero(of_rows == 0)
-                if _regrouping_pays(batch.size, len(stay)):
+                if _evicting_pays(batch.size, len(stay)):
                     index = torch.from_numpy(stay)
                     batch.keep(index, index if rows is None else rows[index])
-                    regroupings += 1
+                    evictions += 1
         if stats is not None:
             exit_steps = sum(met.exit <= stage.exit for met in plan.stages)
-            stats.add(CallStats(samples, stage.layers.stop - 1, 0, exit_steps, 0, regroupings))
+            stats.add(CallStats(samples, stage.layers.stop - 1, 0, exit_steps, 0, evictions))
         return state
 
     def close(self) -> None:
         """There is nothing to give up."""
 
 
-def _regrouping_pays(rows: int, stay: int) -> bool:
+def _evicting_pays(rows: int, stay: int) -> bool:
     return stay < (rows - stay) * ROWS_COPIED_PER_LAYER_ROW

@@ -16,10 +16,10 @@ class EarlyExitOutput(ModelOutput):
     """Output of a compiled model, one entry per sample in the order given."""
 
     loss: Tensor | None = None  # scalar, if labels were given: the task loss of `logits`
-    logits: Tensor | None = None  # (B, C) float32, of the exit at which the sample left
+    logits: Tensor | None = None  # (B, C) float32, of the sample's exit
     prediction: Tensor | None = None  # (B,) int32
-    exit_layer: Tensor | None = None  # (B,) int32, 1-based layer after which it left
-    score: Tensor | None = None  # (B,) float32, the policy's score when it left
+    exit_layer: Tensor | None = None  # (B,) int32, 1-based layer after which it exited
+    score: Tensor | None = None  # (B,) float32, the policy's score when it exited
 
     @classmethod
     def of(cls, state: ExitState, loss: Tensor | None) -> EarlyExitOutput:

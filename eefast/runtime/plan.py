@@ -55,7 +55,7 @@ class Plan:
         """
         policy.check(len(exits), num_classes)
         used = policy.exits_used(len(exits))
-        # Cut behind the last exit used, the table ends where every sample must have left.
+        # Cut behind the last exit used, the table ends where every sample must have exited.
         table = policy.table(len(exits))[: used[-1]].to(device)
         layers = [exits[exit - 1] for exit in used]
         return cls(

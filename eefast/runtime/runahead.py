@@ -32,10 +32,10 @@ tile per multiprocessor at a time: with D = 768 the 132 multiprocessors of an H1
 2816 tokens on, with D = 384 from 5632. By arithmetic; no GPU has measured it.
 """
 
-REGROUPING_TOKENS = TOKENS_THAT_FILL // 2
-"""What the launches of a regrouping cost, in tokens that a layer could compute meanwhile.
+EVICTION_TOKENS = TOKENS_THAT_FILL // 2
+"""What the launches of an eviction cost, in tokens that a layer could compute meanwhile.
 
-A regrouping is one copy to the device and an `index_select` of the hidden states and of the mask; a
+An eviction is one copy to the device and an `index_select` of the hidden states and of the mask; a
 layer is a dozen launches or more. Half a layer is on the safe side.
 """
 
@@ -52,17 +52,17 @@ class RunAheadRuntime:
     """Drives layers and exit steps on a GPU without waiting for decisions, for any shape.
 
     A stage is the layers up to and including the next exit that the policy uses. Before a stage is
-    enqueued, the host takes in what has arrived; it stops as soon as it learns that nobody is
+    enqueued, the host takes in what has arrived; it stops as soon as it learns that no sample is
     running. It waits, for an event, only where the stage would be more than `depth` stages ahead of
     the last decision known. So at most `depth` stages run after the one in which the last sample
-    left. Their layers are wasted (`CallStats.layers_wasted` counts them), but change no answer: an
-    exit step never touches a sample that has left.
+    exited. Their layers are wasted (`CallStats.layers_wasted` counts them), but change no answer:
+    an exit step never touches a sample that has exited.
 
     The result is returned while the GPU may still be working on it; reading it waits.
 
-    Rows whose sample has left are dropped from the batch where that pays (`_regrouping_pays`). Who
-    has left is taken from the last outcome that has arrived, so that regrouping waits for nothing:
-    rows that left since stay a while longer, untouched.
+    Rows whose sample has exited are evicted from the batch where that pays (`_evicting_pays`).
+    Which have is taken from the last outcome that has arrived, so that evicting waits for nothing:
+    rows that exited since stay a while longer, untouched.
 
     Args:
         backbone: on a CUDA device.
@@ -106,22 +106,22 @@ class RunAheadRuntime:
         queue = self._new_queue(last, samples, hidden.device)  # the last exit needs no slot
         news = _News(queue, self._depth)
         rows = np.arange(samples)
-        enqueued = regroupings = 0
+        enqueued = evictions = 0
         for number, stage in enumerate(plan.stages):
-            if not news.somebody_runs(number):
+            if not news.sample_runs(number):
                 break
             if samples > 1 and news.exit_layer is not None:
                 stay = np.flatnonzero(news.exit_layer[rows] == 0)
-                if _regrouping_pays(len(rows), len(stay), tokens, len(stage.layers)):
+                if _evicting_pays(len(rows), len(stay), tokens, len(stage.layers)):
                     rows = rows[stay]
                     queue.enqueue(partial(batch.keep, *queue.send(np.stack((stay, rows)))))
-                    regroupings += 1
+                    evictions += 1
             queue.enqueue(partial(batch.run, stage))
             if number < last:
                 queue.publish(number, batch.state.exit_layer)
             enqueued += 1
         if stats is not None:
-            stats.add(partial(_count, plan, samples, queue, enqueued, news.waits, regroupings))
+            stats.add(partial(_count, plan, samples, queue, enqueued, news.waits, evictions))
         return batch.state
 
     def close(self) -> None:
@@ -134,12 +134,12 @@ class _News:
     def __init__(self, queue: CallQueue, depth: int) -> None:
         self._queue = queue
         self._depth = depth
-        self._decided = 0  # exits behind which somebody is known to have been running
+        self._decided = 0  # exits behind which a sample is known to have been running
         self.exit_layer: npt.NDArray[np.int32] | None = None  # [N], the latest that has arrived
         self.waits = 0
 
-    def somebody_runs(self, enqueued: int) -> bool:
-        """False if nobody is left, as far as is known; waits only to keep within `depth`."""
+    def sample_runs(self, enqueued: int) -> bool:
+        """False if no sample runs, as far as is known; waits only to keep within `depth`."""
         while self._decided < enqueued:
             exit_layer = self._queue.poll(self._decided)
             if exit_layer is None:
@@ -154,21 +154,21 @@ class _News:
         return True
 
 
-def _regrouping_pays(rows: int, stay: int, tokens: int, layers: int) -> bool:
-    """Whether dropping rows costs less than the layers of the coming stage gain by it.
+def _evicting_pays(rows: int, stay: int, tokens: int, layers: int) -> bool:
+    """Whether evicting rows costs less than the layers of the coming stage gain by it.
 
-    All in tokens that a layer computes. Layers behind the coming stage do not count: everybody may
-    have left by then.
+    All in tokens that a layer computes. Layers behind the coming stage do not count: every
+    sample may have exited by then.
     """
     before, after = rows * tokens, stay * tokens
     gain = layers * (max(before, TOKENS_THAT_FILL) - max(after, TOKENS_THAT_FILL))
-    return gain > REGROUPING_TOKENS + after / ROWS_COPIED_PER_LAYER_ROW
+    return gain > EVICTION_TOKENS + after / ROWS_COPIED_PER_LAYER_ROW
 
 
 def _count(
-    plan: Plan, samples: int, queue: CallQueue, enqueued: int, waits: int, regroupings: int
+    plan: Plan, samples: int, queue: CallQueue, enqueued: int, waits: int, evictions: int
 ) -> CallStats:
     published = min(enqueued, len(plan.stages) - 1)
     needed = 1 + next((i for i in range(published) if queue.wait(i).all()), published)
     stop, needed_stop = (plan.stages[n - 1].layers.stop for n in (enqueued, needed))
-    return CallStats(samples, stop - 1, stop - needed_stop, enqueued, waits, regroupings)
+    return CallStats(samples, stop - 1, stop - needed_stop, enqueued, waits, evictions)

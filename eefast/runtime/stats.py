@@ -11,10 +11,10 @@ class CallStats(NamedTuple):
 
     samples: int
     layers_run: int  # up to the last one run, the wasted ones included
-    layers_wasted: int  # of those, the ones after the exit at which the last sample left
+    layers_wasted: int  # of those, the ones after the last sample's exit
     exit_steps: int
     host_syncs: int  # times the host waited for the device before it went on
-    regroupings: int  # times rows whose sample had left were dropped from the batch
+    evictions: int  # times that exited rows were evicted from the batch
     # Made by the host, a graph being one; None where that is PyTorch's affair.
     kernel_launches: int | None = None
 

@@ -59,21 +59,21 @@ def test_selected_between_layers(name: str, attention: str, dtype: torch.dtype) 
 @pytest.mark.parametrize(("name", "attention"), PAIRS, ids=grid_id)
 @pytest.mark.parametrize("padding", [None, "right"])
 def test_no_samples(name: str, attention: str, padding: str | None) -> None:
-    nobody = {key: value[:0] for key, value in tokens(3, padding=padding).items()}
-    states = our_states(adapter(name, attention), **nobody)
+    none = {key: value[:0] for key, value in tokens(3, padding=padding).items()}
+    states = our_states(adapter(name, attention), **none)
     assert [state.shape for state in states] == [(0, 10, 32)] * len(states)
     assert len(states) > LAYERS
 
 
 @pytest.mark.parametrize(("name", "attention"), PAIRS, ids=grid_id)
 @pytest.mark.parametrize("batch", [1, 3])
-def test_select_nobody(name: str, attention: str, batch: int) -> None:
+def test_select_none(name: str, attention: str, batch: int) -> None:
     backbone = adapter(name, attention)
     inputs = tokens(batch, padding="right")
     inputs["attention_mask"][0, -1] = 0
     hidden, layer_inputs = started(backbone, **inputs)
-    nobody = torch.tensor([], dtype=torch.int64)
-    after = backbone.layer(1, hidden[nobody], layer_inputs.select(nobody))
+    none = torch.tensor([], dtype=torch.int64)
+    after = backbone.layer(1, hidden[none], layer_inputs.select(none))
     assert after.shape == (0, 10, 32)
 
 

@@ -48,9 +48,9 @@ def test_run_ahead_with_each_implementation(on_cpu, on_gpu, impl):
     check(call(fast, to_gpu(inputs)), compile(on_cpu, Confidence(0.6))(**inputs))
 
 
-def test_regrouping_does_not_synchronise_either(on_cpu, on_gpu, monkeypatch):
+def test_evicting_does_not_synchronise_either(on_cpu, on_gpu, monkeypatch):
     monkeypatch.setattr(
-        "eefast.runtime.runahead._regrouping_pays", lambda rows, stay, *_: stay < rows
+        "eefast.runtime.runahead._evicting_pays", lambda rows, stay, *_: stay < rows
     )
     inputs = inputs_for(on_cpu, 40, padded=True)
     policy = Confidence(0.6)
@@ -58,7 +58,7 @@ def test_regrouping_does_not_synchronise_either(on_cpu, on_gpu, monkeypatch):
     fast.stats = RuntimeStats()
     check(call(fast, to_gpu(inputs)), compile(on_cpu, policy)(**inputs))
     # After two stages the first outcome is known at the latest.
-    assert all(stats.regroupings >= 1 for stats in fast.stats.calls)
+    assert all(stats.evictions >= 1 for stats in fast.stats.calls)
 
 
 @pytest.mark.parametrize("runtime", ["runahead", "graph"])

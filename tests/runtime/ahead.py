@@ -66,7 +66,7 @@ class Call:
         ):
             self.state = self._runtime.run(self.plan, inputs, self.stats)
         self.questions = questions.count
-        self.waits = self.queue.waits  # before anybody reads stats, which may wait
+        self.waits = self.queue.waits  # before stats are read, which may wait
         return self
 
     def check(self):

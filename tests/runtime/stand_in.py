@@ -4,8 +4,8 @@
 `Instant` before the host looks again: the two extremes, and nothing in them is left to chance.
 
 What a CUDA stream gives, they give: work is done in the order of enqueueing, and fresh host memory
-holds what somebody left there. On `StandIn`, copies land in pieces, all calls share the one device,
-and work that fails is heard of when somebody waits.
+holds what was left there. On `StandIn`, copies land in pieces, all calls share the one device,
+and work that fails is heard of by whoever waits.
 """
 
 import itertools
@@ -19,7 +19,7 @@ import torch
 from eefast.runtime.call_queue import CallQueue
 
 LEFT_BEHIND = 7
-"""What fresh host memory holds: unless it is overwritten, it says that everybody has left."""
+"""What fresh host memory holds: unless it is overwritten, it says that all have exited."""
 
 
 class _OnTheCpu(CallQueue):
@@ -94,7 +94,7 @@ class StandIn:
         return _StandInQueue(self, slots, samples, device)
 
     def synchronize(self):
-        """Wait for all work and raise the first error that nobody has heard of."""
+        """Wait for all work and raise the first error not heard of yet."""
         idle = threading.Event()
         self._pending.put((None, idle.set))
         assert idle.wait(30), "the device hangs"

@@ -23,7 +23,7 @@ def asked(monkeypatch):
 
     def allocated(*shape, pin_memory, **options):
         asked.append(f"pinned: {pin_memory}")
-        return empty(*shape, **options).fill_(7)  # somebody's leavings
+        return empty(*shape, **options).fill_(7)  # what was left there
 
     def copied(target, source, non_blocking=False):
         asked.append(f"copy {source.tolist()}, non-blocking: {non_blocking}")

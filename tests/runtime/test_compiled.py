@@ -239,6 +239,9 @@ def test_warm_up_runs_each_shape(model):
         fast.warm_up([(0, 4)])
     with pytest.raises(TypeError, match=r"pairs .samples, tokens. or inputs by name, got 1"):
         fast.warm_up((1, 32))
+    with pytest.raises(ValueError, match="got 41 tokens"):
+        fast.warm_up([{"input_ids": torch.ones(1, 41, dtype=torch.int64)}])
+    fast.warm_up([inputs_for(model, 2)])
     model.train()
     with pytest.raises(RuntimeError, match="training mode"):
         fast.warm_up([(1, 4)])

@@ -24,7 +24,7 @@ from eefast.policies import (
     Never,
     Policy,
 )
-from eefast.runtime.direct import _regrouping_pays
+from eefast.runtime.direct import _evicting_pays
 from tests.models import inputs_for, tiny_model
 
 POLICIES = [
@@ -136,12 +136,12 @@ def test_rows_that_left_are_dropped(monkeypatch):
         assert rows == (out.exit_layer >= layer).sum()
 
 
-def test_regrouping_pays_by_the_stated_ratio():
-    assert _regrouping_pays(2, 1)
-    assert not _regrouping_pays(2, 2)
-    assert _regrouping_pays(64, 63)
-    assert not _regrouping_pays(100, 99)  # copying 99 rows costs more than computing one
-    assert _regrouping_pays(100, 98)
+def test_evicting_pays_by_the_stated_ratio():
+    assert _evicting_pays(2, 1)
+    assert not _evicting_pays(2, 2)
+    assert _evicting_pays(64, 63)
+    assert not _evicting_pays(100, 99)  # copying 99 rows costs more than computing one
+    assert _evicting_pays(100, 98)
 
 
 def test_few_leaving_a_large_batch_stay_in_it_untouched(monkeypatch):
@@ -150,7 +150,7 @@ def test_few_leaving_a_large_batch_stay_in_it_untouched(monkeypatch):
     inputs = inputs_for(model, 24)
     policy = Confidence(0.7)
     wanted = compile(model, policy)(**inputs)
-    monkeypatch.setattr("eefast.runtime.direct._regrouping_pays", lambda rows, stay: False)
+    monkeypatch.setattr("eefast.runtime.direct._evicting_pays", lambda rows, stay: False)
     calls = count_layers(model, monkeypatch)
     got = compile(model, policy)(**inputs)
     assert {rows for _, rows in calls} == {24}
@@ -231,7 +231,7 @@ def test_the_last_exit_that_a_policy_uses_answers_whatever_the_score(model):
         keep, gain = Keep.NEVER, Gain.CONFIDENCE
 
         def columns(self, num_exits):
-            return Columns()  # nobody ever reaches infinity
+            return Columns()  # no score reaches infinity
 
         def exits_used(self, num_exits):
             return range(1, 3)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eefast.policies import BEEM, Budgeted, Confidence, Never
-from eefast.runtime.runahead import TOKENS_THAT_FILL, RunAheadRuntime, _regrouping_pays
+from eefast.runtime.runahead import TOKENS_THAT_FILL, RunAheadRuntime, _evicting_pays
 from tests.models import plan_for
 from tests.runtime.ahead import (
     ALL,
@@ -29,10 +29,10 @@ from tests.runtime.stand_in import Instant, Late, StandIn
 from tests.runtime.test_direct import POLICIES, TOLERANCE
 
 LAGS = st.lists(st.sampled_from([0.0, 0.0, 1e-4, 1e-3]), min_size=1, max_size=12)
-REGROUPING = {
+EVICTING = {
     "never": lambda *_: False,
     "whenever a row can go": lambda rows, stay, *_: stay < rows,
-    "by the cost model": _regrouping_pays,
+    "by the cost model": _evicting_pays,
 }
 
 
@@ -42,16 +42,16 @@ REGROUPING = {
     depth=st.integers(0, 4),
     policy=st.sampled_from([*POLICIES, MIXED, Confidence(0.0)]),
     rows=st.one_of(st.integers(0, SAMPLES - 1).map(lambda row: [row]), st.permutations(ALL)),
-    regrouping=st.sampled_from(sorted(REGROUPING)),
+    evicting=st.sampled_from(sorted(EVICTING)),
 )
 def test_no_lag_changes_an_answer_or_wastes_more_than_depth(
-    exits, lags, depth, policy, rows, regrouping
+    exits, lags, depth, policy, rows, evicting
 ):
     if isinstance(policy, BEEM):  # it has a weight for every exit
         policy = BEEM.cost(len(exits), 0.5)
     ran = []
     with (
-        patch("eefast.runtime.runahead._regrouping_pays", REGROUPING[regrouping]),
+        patch("eefast.runtime.runahead._evicting_pays", EVICTING[evicting]),
         StandIn(lags) as device,
     ):
         call = Call(policy, device.queue, exits=exits, rows=rows, depth=depth)
@@ -124,9 +124,7 @@ def rows_run(monkeypatch, model):
 
 @pytest.mark.parametrize(("new_queue", "behind"), [(Instant, 0), (Late, 1)])
 def test_rows_known_to_have_left_are_dropped(monkeypatch, new_queue, behind):
-    monkeypatch.setattr(
-        "eefast.runtime.runahead._regrouping_pays", REGROUPING["whenever a row can go"]
-    )
+    monkeypatch.setattr("eefast.runtime.runahead._evicting_pays", EVICTING["whenever a row can go"])
     call = Call(MIXED, new_queue)
     ran = rows_run(monkeypatch, call.model)
     call.run().queue.finish()
@@ -134,36 +132,34 @@ def test_rows_known_to_have_left_are_dropped(monkeypatch, new_queue, behind):
     exit_layer = wanted(MIXED, *EVERY)[0]
     assert ran == [(i, int((exit_layer >= max(1, i - behind)).sum())) for i in range(1, 5)]
     (stats,) = call.stats.calls
-    assert stats.regroupings == 3 - behind
+    assert stats.evictions == 3 - behind
 
 
-def test_small_batches_are_not_regrouped(monkeypatch):
+def test_small_batches_are_not_evicted_from(monkeypatch):
     call = Call(MIXED, Instant)
     ran = rows_run(monkeypatch, call.model)
     call.run().check()
     assert {rows for _, rows in ran} == {SAMPLES}
-    assert call.stats.calls[0].regroupings == 0
+    assert call.stats.calls[0].evictions == 0
 
 
-def test_regrouping_pays_by_the_stated_costs():
+def test_evicting_pays_by_the_stated_costs():
     full = TOKENS_THAT_FILL // 128  # rows of 128 tokens
-    assert not _regrouping_pays(1, 1, 128, 12)
-    assert not _regrouping_pays(full, 1, 128, 12)  # few rows take as long as fewer
-    assert _regrouping_pays(2 * full, full, 128, 1)
-    assert not _regrouping_pays(2 * full, 2 * full, 128, 12)
-    assert not _regrouping_pays(2 * full, 2 * full - 1, 128, 1)
-    assert _regrouping_pays(2 * full, 2 * full - full // 4, 128, 4)  # a stage of several layers
-    assert not _regrouping_pays(2 * full, 2 * full - full // 4, 128, 1)
-    assert not _regrouping_pays(100 * full, 99 * full, 128, 1)  # so many rows cost more to copy
-    assert _regrouping_pays(100 * full, 80 * full, 128, 1)
+    assert not _evicting_pays(1, 1, 128, 12)
+    assert not _evicting_pays(full, 1, 128, 12)  # few rows take as long as fewer
+    assert _evicting_pays(2 * full, full, 128, 1)
+    assert not _evicting_pays(2 * full, 2 * full, 128, 12)
+    assert not _evicting_pays(2 * full, 2 * full - 1, 128, 1)
+    assert _evicting_pays(2 * full, 2 * full - full // 4, 128, 4)  # a stage of several layers
+    assert not _evicting_pays(2 * full, 2 * full - full // 4, 128, 1)
+    assert not _evicting_pays(100 * full, 99 * full, 128, 1)  # so many rows cost more to copy
+    assert _evicting_pays(100 * full, 80 * full, 128, 1)
 
 
 @pytest.mark.parametrize("lags", [[0.0], [1e-4, 0.0, 1e-3]])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_several_threads_may_call_one_runtime_at_once(monkeypatch, lags, threads):
-    monkeypatch.setattr(
-        "eefast.runtime.runahead._regrouping_pays", REGROUPING["whenever a row can go"]
-    )
+    monkeypatch.setattr("eefast.runtime.runahead._evicting_pays", EVICTING["whenever a row can go"])
     model, plan = model_with(*EVERY), plan_for(MIXED, model_with(*EVERY))
     start = threading.Barrier(threads)
 
@@ -237,9 +233,7 @@ def test_a_layer_that_fails_on_the_host_ends_the_call(monkeypatch, layer):
 @pytest.mark.parametrize("before", [1, 2, 3])
 def test_a_call_given_up_half_way_does_no_harm(monkeypatch, before):
     """Ctrl-C between two stages, while the device has done nothing of the first ones yet."""
-    monkeypatch.setattr(
-        "eefast.runtime.runahead._regrouping_pays", REGROUPING["whenever a row can go"]
-    )
+    monkeypatch.setattr("eefast.runtime.runahead._evicting_pays", EVICTING["whenever a row can go"])
     call = Call(MIXED, Late, depth=3)
     enqueue, enqueued = Late.enqueue, itertools.count(1)
 

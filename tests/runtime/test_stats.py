@@ -40,7 +40,7 @@ def test_layers_and_exit_steps(policy, exits, layers, exit_steps):
     assert counted("sync", policy, exits=exits) == (3, layers, 0, exit_steps, exit_steps, 0, None)
 
 
-def test_regroupings_are_those_after_which_fewer_rows_are_run(monkeypatch):
+def test_evictions_are_those_after_which_fewer_rows_are_run(monkeypatch):
     model = tiny_model()
     fast = compile(model, Confidence(0.6))
     fast.stats = RuntimeStats()
@@ -50,7 +50,7 @@ def test_regroupings_are_those_after_which_fewer_rows_are_run(monkeypatch):
     )
     fast(**inputs_for(model, 24))
     (call,) = fast.stats.calls
-    assert call.regroupings == len(set(rows)) - 1 > 0
+    assert call.evictions == len(set(rows)) - 1 > 0
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

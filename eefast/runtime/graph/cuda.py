@@ -21,7 +21,7 @@ _one_capture = threading.RLock()
 device meanwhile, as beginning a capture does; and PyTorch must not lose a memory pool then."""
 
 _dropped: list[tuple[int, list[torch.cuda.MemPool]]] = []
-"""Devices and memory pools of captures that nobody has closed, until none is under way."""
+"""Devices and memory pools of captures that were never closed, until none is under way."""
 
 _spoiled: list[torch.cuda.CUDAGraph] = []
 """Graphs whose capture failed. PyTorch 2.13 may have left the streams of bodies in them, and would
@@ -103,7 +103,7 @@ class TorchCapture(Capture):
                 _give_back(*_dropped.pop())
             # A workspace that cuBLAS keeps for a stream must not be shared between a graph and what
             # else runs on that stream: before, so that the graph takes memory of its own for it;
-            # after, so that nobody else goes on using that. torch.compile's own graphs do the same.
+            # after, so that no other goes on using that. torch.compile's own graphs do the same.
             torch._C._cuda_clearCublasWorkspaces()
             try:
                 with torch.cuda.graph(

@@ -113,7 +113,7 @@ class BindingsIfNodes:
     def _add(self, stream: torch.cuda.Stream, flag: Tensor, handle: Tensor | None) -> Any:
         """Add a node behind what a stream has captured; its empty body."""
         graph, _ = _captured_so_far(stream)
-        # Whatever an earlier launch has left, the condition is false until somebody sets it.
+        # Whatever an earlier launch has left, the condition is false until it is set.
         default = cudart.cudaGraphConditionalHandleFlags.cudaGraphCondAssignDefault
         condition = _call("cudaGraphConditionalHandleCreate", graph, 0, default)
         if handle is None:

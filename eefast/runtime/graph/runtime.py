@@ -35,12 +35,12 @@ class GraphRuntime:
 
     Every layer after the first exit stands in an IF node whose condition the exit before has given.
     In `nested` nodes, each stage stands inside the node of the stage before: after the last sample
-    has left nothing more is looked at, so a call costs what its exit costs. In `flat` nodes, one
+    has exited nothing more is looked at, so a call costs what its exit costs. In `flat` nodes, one
     behind another, every later node is still asked. Nested is the default for that reason; no GPU
     has compared them.
 
-    Samples that have left stay in the batch, untouched, until the last one leaves: a captured shape
-    cannot shrink.
+    Samples that have exited stay in the batch, untouched, until the last one exits: a captured
+    shape cannot shrink.
 
     Calls of several threads and streams take turns.
 

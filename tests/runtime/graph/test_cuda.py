@@ -219,7 +219,7 @@ def test_what_is_closed_gives_all_its_pools_back(fake):
     assert [pool.users for pool in fake.pools] == [1, 1, 1]
 
 
-def test_what_nobody_closed_is_given_back_where_no_capture_is_under_way(fake):
+def test_what_was_never_closed_is_given_back_where_no_capture_is_under_way(fake):
     for capture in captures(fake):
         capture.close()
     fake.asked.clear()

@@ -93,7 +93,7 @@ class Driver:
             return getattr(cudart, name)
         asked_for = self.WITH_EDGES.get(plain, "") if self._numbered else ""
         if version and name != plain + self.WITH_EDGES.get(plain, ""):
-            pytest.fail(f"{name}: nobody knows what it takes")  # newer ones take other arguments
+            pytest.fail(f"{name}: what it takes is not known")  # newer ones take other arguments
         if name != plain + asked_for and (version or plain in self.WITH_EDGES):
             raise AttributeError(name)
 

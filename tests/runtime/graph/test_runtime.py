@@ -243,7 +243,7 @@ def test_counting(model):
     for stats, out in zip(fast.stats.calls, outs, strict=True):
         needed = int(out.exit_layer.max())
         assert (stats.samples, stats.layers_run, stats.layers_wasted) == (24, needed, 0)
-        assert (stats.exit_steps, stats.host_syncs, stats.regroupings) == (needed, 0, 0)
+        assert (stats.exit_steps, stats.host_syncs, stats.evictions) == (needed, 0, 0)
         # Token ids, mask, table, graph, results; token types are 0 as they were.
         assert stats.kernel_launches == 5
 

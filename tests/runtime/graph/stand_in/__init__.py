@@ -16,7 +16,7 @@ They do less than CUDA forgives. An operator that is captured leaves poison in i
 starts with poison in all memory of the graph, and a read of what the path taken did not write
 raises `Unwritten`. Whatever asks a GPU for a value or a shape raises `Refused`. A tensor made
 before the capture must be alive at each replay, or `Stale` is raised: on a GPU its memory would be
-somebody else's.
+something else's.
 
 Not seen: `torch.utils.dlpack.to_dlpack` and `data_ptr` as ways to read memory; `.to("cpu")`, which
 is `.to(device)` here; which part of a storage was written.

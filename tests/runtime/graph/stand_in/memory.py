@@ -47,7 +47,7 @@ class Refused(GraphError):  # noqa: N818
 
 
 class Unwritten(GraphError):  # noqa: N818
-    """A read of graph memory that nobody has written on the path taken."""
+    """A read of graph memory that was not written on the path taken."""
 
 
 class Stale(GraphError):  # noqa: N818
@@ -56,7 +56,7 @@ class Stale(GraphError):  # noqa: N818
 
 class _Thread(threading.local):
     graph: Any = None  # the one that captures
-    busy = False  # with the stand-in's own work, which nobody watches
+    busy = False  # with the stand-in's own work, which is not watched
     sets_number = False  # x[...] = 1 is under way
 
 
@@ -118,7 +118,7 @@ class Memory:
         self.check_usable(reader)
         if not self.written and self.nbytes:
             raise Unwritten(
-                f"{reader} reads what {self.user} was to make room for or write, and nobody has "
+                f"{reader} reads what {self.user} was to make room for or write, and nothing has "
                 "written it on the path taken"
             )
 

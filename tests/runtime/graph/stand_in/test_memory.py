@@ -107,13 +107,13 @@ def test_room_may_be_written_first(device, write):
     assert made[0] in (1, 2)
 
 
-def test_room_that_nobody_writes(device):
+def test_room_that_is_never_written(device):
     capture, _ = recorded(device, lambda _: torch.empty(2) + 1)
     with pytest.raises(Unwritten, match=r"aten.add.Tensor reads what aten.empty"):
         replay(capture)
 
 
-def test_a_flag_that_nobody_wrote(device):
+def test_a_flag_that_was_never_written(device):
     def work(capture):
         with capture.only_if(torch.empty((), dtype=torch.bool)):
             pass

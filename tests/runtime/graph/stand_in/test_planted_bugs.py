@@ -123,7 +123,7 @@ class NodesSideBySide(Driver):
 
 
 class FlagOfTheNextExit(Driver):
-    """Which nobody has met yet."""
+    """Which no call has met yet."""
 
     def flag(self, number):
         return super().flag(number + 1)
@@ -166,7 +166,7 @@ def run(driver):
 
 @pytest.mark.parametrize("driver", [ClosesANodeTooEarly, SkipsTheNodeOfALayer])
 def test_hidden_states_that_a_skipped_body_owes_are_missed(driver):
-    with pytest.raises(Unwritten, match="nobody has written it on the path taken"):
+    with pytest.raises(Unwritten, match="nothing has written it on the path taken"):
         run(driver)
 
 
@@ -216,7 +216,7 @@ class ForgetsTheFirstCallsInput(UsesTheFirstCallsInput):
 
 
 class MakesTheMaskBefore(Driver):
-    """The layers' mask is computed before the capture, and nobody keeps it."""
+    """The layers' mask is computed before the capture, and nothing keeps it."""
 
     def __init__(self, model, policy, inputs):
         with torch.inference_mode():
@@ -281,7 +281,7 @@ def test_a_buffer_that_was_freed_is_missed(driver):
         run(driver)
 
 
-def test_state_that_nobody_sets_up_is_missed():
+def test_state_that_is_not_set_up_is_missed():
     run(KeepsStateInTheGraph)
     with pytest.raises(Unwritten, match=r"eefast.exit_step.cpp reads"):
         run(StateWithoutAStart)

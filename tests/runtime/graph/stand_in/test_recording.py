@@ -37,7 +37,7 @@ def test_nothing_is_done_before_a_replay(device, x):
     assert torch.equal(x, before * 3)
 
 
-def test_poison_shows_where_nobody_watches(x):
+def test_poison_shows_where_nothing_watches(x):
     device = StandInDevice()
     _, made = recorded(device, lambda _: (x * 2, x.long(), x > 2, x.bfloat16(), x.byte()))
     floats, whole, flags, halves, bytes_ = made
