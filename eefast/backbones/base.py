@@ -137,8 +137,12 @@ class Backbone(abc.ABC):
             if tokens < 1 or (longest is not None and tokens > longest):
                 limit = "at least 1" if longest is None else f"1 to {longest}"
                 raise ValueError(f"{main}: got {tokens} tokens per sequence; wanted {limit}")
+        plain = (samples, tokens)
         for name, tensor in inputs.items():
-            if name != main:
+            # One comparison for the usual case: this comes with every call.
+            if name != main and not (
+                tensor.shape == plain and self.takes.get(name) in ("BT", "1T")
+            ):
                 self._check_shape(name, tensor.shape, samples, tokens, main)
         return samples, tokens
 
@@ -164,13 +168,19 @@ class Backbone(abc.ABC):
         return hidden, None
 
     def _main(self, inputs: Inputs) -> str:
-        given = [name for name in self.main_inputs if name in inputs]
-        if len(given) == 1:
-            return given[0]
-        names = ", ".join(self.main_inputs)
-        if len(self.main_inputs) == 1:
-            raise ValueError(f"{names}: got none, only {sorted(inputs)}")
-        raise ValueError(f"{names}: got {'both' if given else 'neither'}; wanted one of them")
+        main = None
+        for name in self.main_inputs:
+            if name in inputs:
+                if main is not None:
+                    raise ValueError(f"{main}, {name}: got both; wanted one of them")
+                main = name
+        if main is None:
+            raise ValueError(
+                f"{', '.join(self.main_inputs)}: got neither; wanted one of them"
+                if len(self.main_inputs) > 1
+                else f"{self.main_inputs[0]}: got none, only {sorted(inputs)}"
+            )
+        return main
 
     def _check_shape(
         self, name: str, shape: torch.Size, samples: int, tokens: int | None, main: str

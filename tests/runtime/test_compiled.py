@@ -202,11 +202,13 @@ def test_token_types_are_left_out_where_the_family_has_none():
     torch.testing.assert_close(fast(**inputs, token_type_ids=types).logits, wanted)
 
 
-def test_after_a_move_the_runtime_is_a_new_one(model):
+def test_after_a_move_the_runtime_is_a_new_one(model, monkeypatch):
     fast = compile(model, Never())
-    runtime = fast._runtime  # may hold what was made for the old weights
+    runtime, closed = fast._runtime, []  # may hold what was made for the old weights
+    monkeypatch.setattr(runtime, "close", lambda: closed.append(True))
     fast.to(torch.bfloat16)
     assert fast._runtime is not runtime
+    assert closed == [True]
     fast.to(torch.float32)
 
 
