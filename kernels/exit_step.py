@@ -3,22 +3,37 @@
 import triton
 import triton.language as tl
 
+from .accumulate import as_logits, ensemble, majority
 from .pdl import wait_for_producers
-from .policy import reduce_logits, update_state
-from .products import row_start, sample_of
+from .policy import (
+    ACCUMULATE_LOG_PROBABILITIES,
+    ACCUMULATE_VOTES,
+    SCORER_NETWORK,
+    SCORER_ROW,
+    decide,
+    reduce_logits,
+    signals,
+)
+from .products import row_start, row_times_weights, sample_of
+from .scorer import network_score
 
 
-@triton.jit(do_not_specialize=["classes", "exit", "last_exit", "layer", "keep", "gain", "strict"])
+@triton.jit(
+    do_not_specialize=[
+        "classes", "units", "exit", "last_exit", "layer", "keep", "gain", "strict", "memories",
+    ]
+)  # fmt: skip
 def exit_step_kernel(
     hidden,
     row_stride,
-    token_stride,
-    positions,
+    offsets,
     rows,
-    weight,  # [C, D]
-    bias,  # [C] or None
+    weight,  # [C, D], or [C + 1, D] where a row of it scores
+    bias,  # as many, or None
     width,  # D
     classes,  # C
+    scorer,  # [H, F + 2] or None
+    units,  # H
     table,
     exit,
     last_exit,
@@ -29,8 +44,13 @@ def exit_step_kernel(
     score,
     prediction,
     exit_layer,
-    logits,  # [N, C] or None
+    logits,  # [N, C]
     running,
+    votes,  # [N, C] or None
+    memory,  # [N, M] or None
+    memories,  # M
+    ACCUMULATE: tl.constexpr,
+    SCORER: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PDL: tl.constexpr,
@@ -42,28 +62,56 @@ def exit_step_kernel(
     if tl.load(exit_layer + sample) != 0:
         return
 
-    start = row_start(hidden, row, sample, True, positions, row_stride, token_stride)
+    # Head.
     output = tl.arange(0, BLOCK_C)
     valid = output < classes
-    products = tl.zeros((BLOCK_C, BLOCK_K), tl.float32)
-    for k in range(0, width, BLOCK_K):
-        inner = k + tl.arange(0, BLOCK_K)
-        x = tl.load(start + inner, mask=inner < width, other=0.0).to(tl.float32)
-        w = tl.load(
-            weight + output[:, None] * width + inner[None, :],
-            mask=valid[:, None] & (inner < width)[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        products += w * x[None, :]
-    z = tl.sum(products, 1)
-    if bias is not None:
-        z += tl.load(bias + output, mask=valid, other=0.0).to(tl.float32)
+    outputs = classes
+    if SCORER == SCORER_ROW:
+        outputs += 1
+    start = row_start(hidden, row, True, offsets, row_stride)
+    z = row_times_weights(start, weight, bias, output, outputs, width, BLOCK_K)
+    q = 0.0
+    if SCORER == SCORER_ROW:
+        q = tl.sigmoid(tl.sum(tl.where(output == classes, z, 0.0), 0))
+    of_classes = sample.to(tl.int64) * classes + output
+    if ACCUMULATE == ACCUMULATE_LOG_PROBABILITIES:
+        gathered = tl.load(votes + of_classes, mask=valid, other=0.0)
+        gathered, z = ensemble(z, gathered, table, exit)
 
+    # Score.
     argmax, maximum, rest, weighted_rest = reduce_logits(z, output, valid, 0)
-    leaves = update_state(
-        sample, argmax, maximum, rest, weighted_rest, classes, table, exit, last_exit, layer,
-        keep, gain, strict, score, prediction, exit_layer, running,
+    confidence, entropy = signals(maximum, rest, weighted_rest, classes)
+    previous_score, previous = tl.load(score + sample), tl.load(prediction + sample)
+    predicted, most = argmax, 0.0
+    if SCORER == SCORER_NETWORK:
+        probability = tl.where(valid, tl.exp(z - maximum) * confidence, 0.0)
+    if votes is not None and ACCUMULATE != ACCUMULATE_LOG_PROBABILITIES:
+        gathered = tl.load(votes + of_classes, mask=valid, other=0.0)
+        if ACCUMULATE == ACCUMULATE_VOTES:
+            cast = votes + sample.to(tl.int64) * classes
+            predicted, most, _ = majority(cast, argmax, previous)
+        gathered += tl.where(output == argmax, 1.0, 0.0)
+        met = tl.sum(gathered, 0)
+        if ACCUMULATE == ACCUMULATE_VOTES:
+            confidence = most / met
+            z = as_logits(gathered, output, predicted)
+    if SCORER == SCORER_NETWORK:
+        share = tl.max(gathered, 0) / tl.sum(gathered, 0)
+        scores = memory + sample.to(tl.int64) * memories
+        q = network_score(
+            scorer, units, classes, exit, probability, output, valid, confidence, entropy, share,
+            scores,
+        )  # fmt: skip
+
+    # Decide.
+    leaves = decide(
+        sample, predicted, confidence, entropy, most, q, previous_score, previous, table, exit,
+        last_exit, layer, keep, gain, strict, score, prediction, exit_layer, running,
+        ACCUMULATE, SCORER,
     )  # fmt: skip
-    if logits is not None:
-        if leaves:
-            tl.store(logits + sample.to(tl.int64) * classes + output, z, mask=valid)
+    if votes is not None:
+        tl.store(votes + of_classes, gathered, mask=valid)
+    if memory is not None:
+        tl.store(memory + sample.to(tl.int64) * memories + exit - 1, q)
+    if leaves:
+        tl.store(logits + of_classes, z, mask=valid)

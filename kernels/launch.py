@@ -17,10 +17,11 @@ from torch import Tensor
 
 from .exit_step import exit_step_kernel
 from .lm_exit_step import merge_kernel, tiles_kernel
+from .policy import ACCUMULATE_LOG_PROBABILITIES, SCORER_NETWORK, SCORER_ROW
 from .pooler import pooler_kernel
 
-ONE_PROGRAM_CLASSES = 128
-"""Up to so many classes one program computes the head of a row by itself. Beyond, its weights come
+ONE_PROGRAM_OUTPUTS = 128
+"""Up to so many rows of weights one program computes the head of a row by itself. Beyond, they come
 in faster through many programs than a second launch costs."""
 
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -50,40 +51,52 @@ POOLER_BLOCK_N = 16  # a pooler has few outputs: smaller tiles, to keep all proc
 
 def launch_exit_step(
     hidden: Tensor,
-    positions: Tensor | None,
+    offsets: Tensor | None,
     pooler_weight: Tensor | None,
     pooler_bias: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
+    scorer: Tensor | None,
     table: Tensor,
     rows: Tensor | None,
     step: int,
     score: Tensor,
     prediction: Tensor,
     exit_layer: Tensor,
-    logits: Tensor | None,
+    logits: Tensor,
     running: Tensor,
+    votes: Tensor | None,
+    memory: Tensor | None,
     control: Tensor | None,
     *,
     pdl: bool = False,  # until a GPU has shown what it gains
 ) -> None:
     """The op `eefast::exit_step.triton`: one launch; with a pooler two; with more than
-    `ONE_PROGRAM_CLASSES` classes one more.
+    `ONE_PROGRAM_OUTPUTS` rows of weights one more.
 
-    `positions` and `rows` are taken at their word: they lie on the device. So does a conditional
+    `offsets` and `rows` are taken at their word: they lie on the device. So does a conditional
     handle in `control`, which only `cuda` sets.
+
+    Raises:
+        ValueError: a network scorer or an ensemble over too many classes; nothing has changed.
     """
-    count, width = hidden.shape[0], hidden.shape[-1]
+    # The bits of eefast.ops.Step.
+    exit, layer = step & 0xFFFF, step >> 16 & 0xFFFF
+    keep, gain, strict = step >> 32 & 0xFF, step >> 40 & 0xFF, step >> 48 & 1
+    accumulate, scorer_kind = step >> 49 & 3, step >> 51 & 3
+    outputs, classes, width = weight.shape[0], logits.shape[1], hidden.shape[-1]
+    if outputs > ONE_PROGRAM_OUTPUTS:
+        _refuse_tiles(outputs, accumulate, scorer_kind)
+    count = hidden.shape[0] if offsets is None else offsets.shape[0]
     if count == 0:
         return
-    token_stride = hidden.stride(1) if hidden.dim() == 3 else 0
     row_stride = hidden.stride(0)
-    # The bits of eefast.ops.Step.
-    kinds = (
-        step & 0xFFFF, len(table), step >> 16 & 0xFFFF,
-        step >> 32 & 0xFF, step >> 40 & 0xFF, step >> 48 & 1,
+    policy = (table, exit, table.shape[0], layer, keep, gain, strict)
+    state = (
+        score, prediction, exit_layer, logits, running,
+        votes, memory, 0 if memory is None else memory.shape[1],
     )  # fmt: skip
-    state = (score, prediction, exit_layer)
+    parts = {"ACCUMULATE": accumulate, "SCORER": scorer_kind}
     options: dict[str, Any] = {"PDL": pdl, "launch_pdl": pdl} if pdl else {"PDL": False}
     options["enable_fp_fusion"] = True
 
@@ -93,37 +106,50 @@ def launch_exit_step(
             blocks = {**_matrix(hidden, pooler_weight), "BLOCK_N": POOLER_BLOCK_N}
             grid = (triton.cdiv(width, POOLER_BLOCK_N), triton.cdiv(count, blocks["BLOCK_R"]))
             pooler_kernel[grid](
-                hidden, row_stride, token_stride, positions, rows, exit_layer, pooler_weight,
-                pooler_bias, pooled, count, width, **blocks, **options,
+                hidden, row_stride, offsets, rows, exit_layer, pooler_weight, pooler_bias, pooled,
+                count, width, **blocks, **options,
             )  # fmt: skip
-            hidden, row_stride, token_stride, positions = pooled, width, 0, None
+            hidden, row_stride, offsets = pooled, width, None
 
-        classes = weight.shape[0]
-        if classes <= ONE_PROGRAM_CLASSES:
+        if outputs <= ONE_PROGRAM_OUTPUTS:
+            units = 0 if scorer is None else scorer.shape[0]
             exit_step_kernel[(count,)](
-                hidden, row_stride, token_stride, positions, rows, weight, bias, width, classes,
-                table, *kinds, *state, logits, running,
-                **one_program_blocks(classes, width), **options,
+                hidden, row_stride, offsets, rows, weight, bias, width, classes, scorer, units,
+                *policy, *state, **parts, **one_program_blocks(outputs, width), **options,
             )  # fmt: skip
             return
 
         blocks = _matrix(hidden, weight)
-        tiles = triton.cdiv(classes, blocks["BLOCK_N"])
-        argmaxima = torch.empty(count, tiles, dtype=torch.int32, device=hidden.device)
-        sums = torch.empty(3, count, tiles, dtype=torch.float32, device=hidden.device)
+        tiles = triton.cdiv(outputs, blocks["BLOCK_N"])
+
+        def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty(shape, dtype=dtype, device=hidden.device)
+
+        argmaxima, sums = empty(count, tiles, dtype=torch.int32), empty(3, count, tiles)
+        scores = empty(count) if scorer_kind == SCORER_ROW else None
         tiles_kernel[(tiles, triton.cdiv(count, blocks["BLOCK_R"]))](
-            hidden, row_stride, token_stride, positions, rows, exit_layer, weight, bias,
-            argmaxima, sums, logits, count, width, classes, tiles, **blocks, **options,
+            hidden, row_stride, offsets, rows, exit_layer, weight, bias, argmaxima, sums, scores,
+            None if accumulate else logits, count, width, classes, tiles, **blocks, **options,
         )  # fmt: skip
         merge_kernel[(count,)](
-            argmaxima, sums, rows, count, classes, tiles, table, *kinds, *state, running,
-            **merge_blocks(tiles), **options,
+            argmaxima, sums, scores, rows, count, classes, tiles, *policy, *state,
+            **parts, **merge_blocks(tiles), **options,
         )  # fmt: skip
 
 
-def one_program_blocks(classes: int, width: int) -> dict[str, int]:
+def _refuse_tiles(outputs: int, accumulate: int, scorer: int) -> None:
+    """What needs all logits of a row at once is refused where they lie in many programs."""
+    what = "a network scorer" if scorer == SCORER_NETWORK else "log-probabilities"
+    if scorer == SCORER_NETWORK or accumulate == ACCUMULATE_LOG_PROBABILITIES:
+        raise ValueError(
+            f"impl='triton' takes {what} for heads of up to {ONE_PROGRAM_OUTPUTS} outputs, got "
+            f"{outputs}; impl='cuda' (up to 32 rows) and impl='reference' take any number"
+        )
+
+
+def one_program_blocks(outputs: int, width: int) -> dict[str, int]:
     """Blocks of `exit_step_kernel`: as much of the width at once as the registers hold."""
-    block_c = triton.next_power_of_2(classes)
+    block_c = triton.next_power_of_2(outputs)
     return {
         "BLOCK_C": block_c,
         "BLOCK_K": min(triton.next_power_of_2(width), max(4096 // block_c, 32)),

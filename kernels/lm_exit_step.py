@@ -1,15 +1,26 @@
 """The exit of a head with many classes, such as a decoder's vocabulary: tiles, then a merge.
 
-The logits never lie in memory (unless asked for): each tile of classes leaves its argmax, maximum
-and two sums, and one program per row merges them and runs the policy. Two launches instead of a
-lock: which program ends last decides nothing, so that results repeat to the bit.
+Logits are written, nothing reads them: each tile of classes leaves its argmax, maximum and two
+sums, and one program per row merges them, scores and decides. Two launches instead of a lock: which
+program ends last decides nothing, so that results repeat to the bit.
 """
 
 import triton
 import triton.language as tl
 
+from .accumulate import majority, store_ballots, sum_of_votes
 from .pdl import launch_dependents, wait_for_producers
-from .policy import NO_INDEX, reduce_logits, update_state
+from .policy import (
+    ACCUMULATE_VOTES,
+    GAIN_CONFIDENCE,
+    GAIN_CONFIDENCE_ABOVE,
+    KEEP_CONFIDENCE_ABOVE,
+    NO_INDEX,
+    SCORER_ROW,
+    decide,
+    reduce_logits,
+    signals,
+)
 from .products import row_start, rows_of_block, rows_times_weights, sample_of
 
 
@@ -17,15 +28,15 @@ from .products import row_start, rows_of_block, rows_times_weights, sample_of
 def tiles_kernel(
     hidden,
     row_stride,
-    token_stride,
-    positions,
+    offsets,
     rows,
     exit_layer,
-    weight,  # [C, D]
-    bias,  # [C] or None
+    weight,  # [C, D], or [C + 1, D] where a row of it scores
+    bias,  # as many, or None
     argmaxima,  # [R, tiles] int32, out
     sums,  # [3, R, tiles] float32, out: maximum, rest, weighted rest
-    logits,  # [N, C] or None
+    scores,  # [R] float32, out, where a row of the weights scores; else None
+    logits,  # [N, C], or None where votes take their place
     count,  # R
     width,  # D
     classes,  # C
@@ -36,7 +47,7 @@ def tiles_kernel(
     IN_FLOAT32: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Program (t, r): classes t * BLOCK_N ... of the rows r * BLOCK_R ... that are running."""
+    """Program (t, r): outputs t * BLOCK_N ... of the rows r * BLOCK_R ... that are running."""
     wait_for_producers(PDL)
     launch_dependents(PDL)
     tile = tl.program_id(0)
@@ -45,8 +56,17 @@ def tiles_kernel(
     if tl.max(live.to(tl.int32), 0) == 0:
         return
 
-    starts = row_start(hidden, row, sample, live, positions, row_stride, token_stride)
-    z = rows_times_weights(starts, live, weight, bias, output, classes, width, BLOCK_K, IN_FLOAT32)
+    outputs = classes
+    if scores is not None:
+        outputs += 1
+    starts = row_start(hidden, row, live, offsets, row_stride)
+    z = rows_times_weights(starts, live, weight, bias, output, outputs, width, BLOCK_K, IN_FLOAT32)
+    if scores is not None:
+        tl.store(
+            tl.broadcast_to(scores + row[:, None], z.shape),
+            tl.sigmoid(z),
+            mask=live[:, None] & (output == classes)[None, :],
+        )
     if logits is not None:
         # Of all running samples: who leaves is not known yet, and a later exit writes them again.
         tl.store(
@@ -67,11 +87,13 @@ def tiles_kernel(
 @triton.jit(
     do_not_specialize=[
         "count", "classes", "tiles", "exit", "last_exit", "layer", "keep", "gain", "strict",
+        "memories",
     ]
 )  # fmt: skip
 def merge_kernel(
     argmaxima,
     sums,
+    scores,
     rows,
     count,
     classes,
@@ -86,11 +108,17 @@ def merge_kernel(
     score,
     prediction,
     exit_layer,
+    logits,
     running,
+    votes,  # [N, C] or None
+    memory,  # [N, M] or None
+    memories,  # M
+    ACCUMULATE: tl.constexpr,
+    SCORER: tl.constexpr,
     BLOCK_T: tl.constexpr,
     PDL: tl.constexpr,
 ):
-    """Program r: merges the tiles of row r, if its sample is running, and runs the policy."""
+    """Program r: merges the tiles of row r, if its sample is running; scores and decides."""
     wait_for_producers(PDL)
     row = tl.program_id(0)
     sample = sample_of(row, True, rows)
@@ -117,13 +145,36 @@ def merge_kernel(
     counted = rests + tl.where(tile == winner, 0.0, 1.0)
     rest = tl.sum(tl.where(scale > 0.0, scale * counted, 0.0), 0)
     weighted_rest = tl.sum(tl.where(scale > 0.0, scale * (weighted_rests + x * counted), 0.0), 0)
+    argmax = tl.load(argmaxima + first + winner)
+    maximum = tl.where(has_nan, float("nan"), maximum)
 
-    update_state(
-        sample,
-        tl.load(argmaxima + first + winner),
-        tl.where(has_nan, float("nan"), maximum),
-        rest,
-        weighted_rest,
-        classes, table, exit, last_exit, layer,
-        keep, gain, strict, score, prediction, exit_layer, running,
+    # Score.
+    confidence, entropy = signals(maximum, rest, weighted_rest, classes)
+    previous_score, previous = tl.load(score + sample), tl.load(prediction + sample)
+    predicted, most, q = argmax, 0.0, 0.0
+    if SCORER == SCORER_ROW:
+        q = tl.load(scores + row)
+    if ACCUMULATE == ACCUMULATE_VOTES:
+        cast = votes + sample.to(tl.int64) * classes
+        predicted, most, ours = majority(cast, argmax, previous)
+        # The one pass over the classes, for those who ask.
+        if (
+            (keep == KEEP_CONFIDENCE_ABOVE)
+            | (gain == GAIN_CONFIDENCE)
+            | (gain == GAIN_CONFIDENCE_ABOVE)
+        ):
+            confidence = most / (sum_of_votes(cast, classes) + 1.0)
+
+    # Decide.
+    leaves = decide(
+        sample, predicted, confidence, entropy, most, q, previous_score, previous, table, exit,
+        last_exit, layer, keep, gain, strict, score, prediction, exit_layer, running,
+        ACCUMULATE, SCORER,
     )  # fmt: skip
+    if memory is not None:
+        tl.store(memory + sample.to(tl.int64) * memories + exit - 1, q)
+    if ACCUMULATE == ACCUMULATE_VOTES:
+        tl.store(cast + argmax, ours)
+        if leaves:
+            of_sample = logits + sample.to(tl.int64) * classes
+            store_ballots(cast, argmax, ours, predicted, classes, of_sample)

@@ -1,23 +1,32 @@
 """Signals, recurrence and decision of one sample at one exit, in scalars.
 
 The maths of csrc/policy.h. No number of a policy is compiled in: weight, threshold and tau come
-from the device table at every launch, and the kinds of keep and gain are arguments.
+from the device table at every launch, and the kinds of keep and gain are arguments. Only what a
+policy accumulates and how it scores are compiled in, so that whoever does neither pays nothing.
 """
 
 import triton
 import triton.language as tl
 
-# The numbers of eefast.ops.Keep and eefast.ops.Gain, part of the op's contract.
+# The numbers of eefast.ops.Keep, Gain, Accumulate and ScorerKind, part of the op's contract.
 KEEP_AGREE = tl.constexpr(1)
 KEEP_ENTROPY_BELOW = tl.constexpr(2)
 KEEP_CONFIDENCE_ABOVE = tl.constexpr(3)
 KEEP_ALWAYS = tl.constexpr(4)
+KEEP_NOT_SCORE = tl.constexpr(5)
 GAIN_ONE = tl.constexpr(0)
 GAIN_CONFIDENCE = tl.constexpr(1)
 GAIN_NEGATIVE_ENTROPY = tl.constexpr(2)
 GAIN_AGREE = tl.constexpr(3)
 GAIN_ENTROPY_BELOW = tl.constexpr(4)
 GAIN_CONFIDENCE_ABOVE = tl.constexpr(5)
+GAIN_SCORE = tl.constexpr(6)
+GAIN_VOTES = tl.constexpr(7)
+ACCUMULATE_VOTES = tl.constexpr(1)
+ACCUMULATE_LOG_PROBABILITIES = tl.constexpr(2)
+SCORER_NONE = tl.constexpr(0)
+SCORER_ROW = tl.constexpr(1)
+SCORER_NETWORK = tl.constexpr(2)
 
 NO_INDEX = tl.constexpr(2**31 - 1)
 
@@ -52,13 +61,26 @@ def reduce_logits(z, index, valid, axis: tl.constexpr):
 
 
 @triton.jit
-def update_state(
+def signals(maximum, rest, weighted_rest, classes):
+    """Confidence and normalised entropy of one sample."""
+    rest += maximum - maximum  # NaN unless the logits are finite
+    total = 1.0 + rest
+    # One class has no entropy to normalise: 0 / 1.
+    largest = tl.where(classes > 1, tl.log(classes.to(tl.float32)), 1.0)
+    entropy = (log1p(rest) - weighted_rest / total) / largest
+    return 1.0 / total, tl.where(entropy > 1.0, 1.0, entropy)
+
+
+@triton.jit
+def decide(
     sample,
-    argmax,
-    maximum,
-    rest,
-    weighted_rest,
-    classes,
+    predicted,
+    confidence,
+    entropy,
+    most_votes,  # for GAIN_VOTES
+    q,  # for KEEP_NOT_SCORE and GAIN_SCORE
+    previous_score,
+    previous,  # the prediction at the exit before
     table,
     exit,
     last_exit,
@@ -70,22 +92,18 @@ def update_state(
     prediction,
     exit_layer,
     running,
+    ACCUMULATE: tl.constexpr,
+    SCORER: tl.constexpr,
 ):
-    """Takes one running sample through the recurrence; returns whether it leaves."""
+    """Takes one running sample through the recurrence; returns whether it leaves.
+
+    Each warp has loaded for itself what only one of them stores: nothing that any program of this
+    launch stores may be loaded after this has begun.
+    """
     row = table + 3 * (exit - 1)
     weight, threshold, tau = tl.load(row), tl.load(row + 1), tl.load(row + 2)
-
-    rest += maximum - maximum  # NaN unless the logits are finite
-    total = 1.0 + rest
-    confidence = 1.0 / total
-    # One class has no entropy to normalise: 0 / 1.
-    largest = tl.where(classes > 1, tl.log(classes.to(tl.float32)), 1.0)
-    entropy = (log1p(rest) - weighted_rest / total) / largest
-    entropy = tl.where(entropy > 1.0, 1.0, entropy)
-    previous_score, previous_prediction = tl.load(score + sample), tl.load(prediction + sample)
-    # Each warp loads for itself, one of them stores: all must have loaded by then.
     tl.debug_barrier()
-    agrees = argmax == previous_prediction
+    agrees = predicted == previous
     below, above = entropy < tau, confidence > tau
 
     kept = (keep == KEEP_AGREE) & agrees
@@ -101,11 +119,17 @@ def update_state(
     gained = tl.where(gain == GAIN_NEGATIVE_ENTROPY, weight * -entropy, gained)
 
     # A score that is not kept is dropped, not multiplied by 0: NaN must not outlive its exit.
-    now = tl.where(kept, previous_score, 0.0) + gained
+    before = tl.where(kept, previous_score, 0.0)
+    if ACCUMULATE == ACCUMULATE_VOTES:
+        gained = tl.where(gain == GAIN_VOTES, weight * most_votes, gained)
+    if SCORER != SCORER_NONE:
+        gained = tl.where(gain == GAIN_SCORE, weight * q, gained)
+        before = tl.where(keep == KEEP_NOT_SCORE, (1.0 - q) * previous_score, before)
+    now = before + gained
     leaves = (now > threshold) | ((strict == 0) & (now == threshold)) | (exit == last_exit)
 
     tl.store(score + sample, now)
-    tl.store(prediction + sample, argmax)
+    tl.store(prediction + sample, predicted)
     tl.store(exit_layer + sample, layer, mask=leaves)
     # Several programs may write it; all of them write the same.
     tl.store(running + (exit - 1), True, mask=leaves == 0)

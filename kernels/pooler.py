@@ -31,8 +31,7 @@ def tanh(x):
 def pooler_kernel(
     hidden,
     row_stride,
-    token_stride,
-    positions,
+    offsets,
     rows,
     exit_layer,
     weight,  # [D, D]
@@ -50,11 +49,11 @@ def pooler_kernel(
     wait_for_producers(PDL)
     launch_dependents(PDL)
     output = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    row, sample, live = rows_of_block(tl.program_id(1), count, rows, exit_layer, BLOCK_R)
+    row, _, live = rows_of_block(tl.program_id(1), count, rows, exit_layer, BLOCK_R)
     if tl.max(live.to(tl.int32), 0) == 0:
         return
 
-    starts = row_start(hidden, row, sample, live, positions, row_stride, token_stride)
+    starts = row_start(hidden, row, live, offsets, row_stride)
     x = rows_times_weights(starts, live, weight, bias, output, width, width, BLOCK_K, IN_FLOAT32)
     tl.store(
         pooled + row.to(tl.int64)[:, None] * width + output[None, :],

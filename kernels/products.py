@@ -25,12 +25,41 @@ def rows_of_block(block, count, rows, exit_layer, BLOCK_R: tl.constexpr):
 
 
 @triton.jit
-def row_start(hidden, row, sample, valid, positions, row_stride, token_stride):
-    """Where the vector begins that the head reads of a row."""
-    start = hidden + row.to(tl.int64) * row_stride
-    if positions is not None:
-        start += tl.load(positions + sample, mask=valid, other=0) * token_stride
-    return start
+def row_start(hidden, row, valid, offsets, row_stride):
+    """Where the vector of a row begins: vector `offsets[row]` of `hidden`, or the row's own."""
+    if offsets is None:
+        at = row
+    else:
+        at = tl.load(offsets + row, mask=valid, other=0)
+    return hidden + at.to(tl.int64) * row_stride
+
+
+@triton.jit
+def row_times_weights(
+    start,  # pointer to the row
+    weight,
+    bias,  # or None
+    output,  # [BLOCK_C] rows of `weight`
+    outputs,
+    width,
+    BLOCK_K: tl.constexpr,
+):
+    """weight[output] @ start + bias[output] in float32, [BLOCK_C]; 0 beyond the last output."""
+    valid = output < outputs
+    products = tl.zeros((output.shape[0], BLOCK_K), tl.float32)
+    for k in range(0, width, BLOCK_K):
+        inner = k + tl.arange(0, BLOCK_K)
+        x = tl.load(start + inner, mask=inner < width, other=0.0).to(tl.float32)
+        w = tl.load(
+            weight + output[:, None] * width + inner[None, :],
+            mask=valid[:, None] & (inner < width)[None, :],
+            other=0.0,
+        ).to(tl.float32)
+        products += w * x[None, :]
+    z = tl.sum(products, 1)
+    if bias is not None:
+        z += tl.load(bias + output, mask=valid, other=0.0).to(tl.float32)
+    return z
 
 
 @triton.jit

@@ -39,9 +39,9 @@ def kernels(target: str) -> Iterator[Compiled]:
 
 
 def cuda_kernels(target: str) -> Iterator[Compiled]:
-    """The CUDA kernel in each precision: one for all sizes, with or without a pooler."""
-    for dtype, resources in sorted(nvcc.kernels(target).items()):
-        yield Compiled("cuda", f"{dtype}, any size up to {CUDA_ROWS} rows", "exit_step", resources)
+    """The CUDA kernels: for all sizes, with or without a pooler."""
+    for name, resources in sorted(nvcc.kernels(target).items()):
+        yield Compiled("cuda", f"{name}, any size up to {CUDA_ROWS} rows", "exit_step", resources)
 
 
 def triton_kernels(target: str) -> Iterator[Compiled]:

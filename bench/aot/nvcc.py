@@ -32,7 +32,8 @@ def version() -> str:
 
 
 def kernels(target: str) -> dict[str, Resources]:
-    """The exit step's kernel of each precision for a target such as "sm_90".
+    """The exit step's two kernels of each precision for a target such as "sm_90", by its name; that
+    of policies which accumulate or score has "extended" behind it.
 
     Raises:
         RuntimeError: nvcc refuses the source; the message is nvcc's.
@@ -49,9 +50,9 @@ def kernels(target: str) -> dict[str, Resources]:
         if done.returncode:
             raise RuntimeError(f"{_SOURCE.name} does not compile for {target}:\n{done.stderr}")
         found = of_cubin(cubin.read_bytes())
-    # exit_step<Element>, mangled.
+    # exit_step<Element, kExtended>, mangled.
     return {
-        _DTYPES[element]: resources
+        _DTYPES[element] + (", extended" if int(extended) else ""): resources
         for name, resources in found.items()
-        for element in re.findall(r"9exit_stepI(\w+?)E", name)
+        for element, extended in re.findall(r"9exit_stepI(\w+?)Lb(\d)E", name)
     }

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from eefast.ops import ExitState, Gain, Keep, Step
+from eefast.ops import Accumulate, ExitState, Gain, Keep, ScorerKind, Step
 
 EXITS, TOKENS = 12, 32
+UNITS = 16  # of a network scorer
 
 # Published bandwidths, bytes per second: NVIDIA A100 80GB SXM and H100 SXM data sheets.
 BANDWIDTHS = {"A100": 2039e9, "H100": 3350e9}
@@ -22,15 +23,33 @@ class Variant(NamedTuple):
     width: int  # D
     classes: int  # C
     batch: int  # B, all of them running
-    logits: bool = True
-    regrouped: bool = False  # with rows and positions
+    regrouped: bool = False  # with rows and offsets
+    accumulate: Accumulate = Accumulate.NONE
+    scorer: ScorerKind = ScorerKind.NONE
 
     @property
     def name(self) -> str:
         """Unique among the variants."""
-        more = ("" if self.logits else ", top-1") + (", regrouped" if self.regrouped else "")
+        more = ", regrouped" if self.regrouped else ""
+        if self.accumulate:
+            more += f", {self.accumulate.name.lower().replace('_', '-')}"
+        if self.scorer:
+            more += f", {self.scorer.name.lower()} scorer"
         dtype = str(self.dtype).removeprefix("torch.")
         return f"{self.head} {dtype} D={self.width} C={self.classes} B={self.batch}{more}"
+
+    @property
+    def _outputs(self) -> int:
+        return self.classes + (self.scorer is ScorerKind.ROW)
+
+    @property
+    def _scorer_shape(self) -> tuple[int, int]:
+        """Of the first exit's: every exit's has one column more than that before."""
+        return (UNITS, self.classes + 5) if self.scorer is ScorerKind.NETWORK else (0, 0)
+
+    @property
+    def _votes(self) -> bool:
+        return bool(self.accumulate) or self.scorer is ScorerKind.NETWORK
 
     def arguments(self) -> tuple[Any, ...]:
         """Tensors that are never read, as the op takes them."""
@@ -38,25 +57,28 @@ class Variant(NamedTuple):
         def empty(*shape: int) -> torch.Tensor:
             return torch.empty(shape, dtype=self.dtype)
 
-        b, d, c = self.batch, self.width, self.classes
-        pooled = self.head == "pooler"
+        b, d, c = self.batch, self.width, self._outputs
+        pooled, scores = self.head == "pooler", self.scorer is ScorerKind.NETWORK
         index = torch.empty(b, dtype=torch.int64) if self.regrouped else None
-        state = ExitState.start(b, c if self.logits else None, EXITS)
+        step = Step(1, 1, Keep.AGREE, Gain.CONFIDENCE, False, self.accumulate, self.scorer)
+        state = ExitState.start(b, self.classes, EXITS, votes=self._votes, memory=bool(self.scorer))
         return (
-            empty(b, TOKENS, d), index, empty(d, d) if pooled else None,
-            empty(d) if pooled else None, empty(c, d), empty(c), torch.empty(EXITS, 3), index,
-            Step(1, 1, Keep.AGREE, Gain.CONFIDENCE).pack(), *state,
+            empty(b * TOKENS, d) if self.regrouped else empty(b, TOKENS, d), index,
+            empty(d, d) if pooled else None, empty(d) if pooled else None, empty(c, d), empty(c),
+            torch.empty(self._scorer_shape) if scores else None, torch.empty(EXITS, 3), index,
+            step.pack(), *state,
         )  # fmt: skip
 
     @property
     def bytes_moved(self) -> int:
         """What has to come from memory and go back to it once: weights, hidden rows, state, table,
-        and the logits of all samples. Scratch is left out: it stays in the cache."""
+        votes, scores and the logits of all samples. Scratch is left out: it stays in the cache."""
         size = self.dtype.itemsize
-        rows = (self.width + 1) * (self.classes + (self.width if self.head == "pooler" else 0))
+        rows = (self.width + 1) * (self._outputs + (self.width if self.head == "pooler" else 0))
         state = self.batch * (12 + 12) + 12 + 1
-        logits = 4 * self.batch * self.classes if self.logits else 0
-        return size * (rows + self.batch * self.width) + state + logits
+        floats = self.batch * self.classes * (3 if self._votes else 1)
+        floats += self.batch * bool(self.scorer) + self._scorer_shape[0] * self._scorer_shape[1]
+        return size * (rows + self.batch * self.width) + state + 4 * floats
 
     def roofline_us(self, device: str) -> float:
         """Time that the bytes alone take at the published bandwidth. Computed, never measured: no
@@ -76,8 +98,8 @@ def variants() -> list[Variant]:
     others = [
         Variant("pooler", f16, 768, 2, 32),
         Variant("pooler", f16, 768, 2, 64, regrouped=True),
-        Variant("linear", f16, 4096, 128256, 8, logits=False),
-        Variant("linear", f16, 8192, 262144, 1, logits=False, regrouped=True),
+        Variant("linear", f16, 4096, 128256, 8),
+        Variant("linear", f16, 8192, 262144, 1, regrouped=True),
         Variant("linear", f16, 767, 3, 7),  # nothing divides
         Variant("linear", f16, 767, 1001, 7),
         Variant("linear", torch.float32, 767, 1001, 7),
@@ -85,4 +107,15 @@ def variants() -> list[Variant]:
         Variant("pooler", torch.float16, 1000, 30522, 64, regrouped=True),
         Variant("pooler", torch.float32, 1000, 30522, 64, regrouped=True),
     ]
-    return heads + others
+    votes, ensemble = Accumulate.VOTES, Accumulate.LOG_PROBABILITIES
+    row, network = ScorerKind.ROW, ScorerKind.NETWORK
+    parts = [
+        Variant("linear", f16, 768, 128, 1, accumulate=votes),
+        Variant("linear", f16, 768, 50257, 1, accumulate=votes),
+        Variant("linear", f16, 768, 128, 1, accumulate=ensemble),
+        Variant("linear", f16, 768, 127, 1, scorer=row),
+        Variant("linear", f16, 768, 50257, 1, scorer=row),
+        Variant("linear", f16, 768, 128, 1, scorer=network),
+        Variant("linear", f16, 768, 128, 1, accumulate=votes, scorer=network),
+    ]
+    return heads + others + parts

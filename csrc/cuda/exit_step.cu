@@ -30,11 +30,7 @@ void launch(const ExitStep& step, CUstream_st* stream) {
   const auto start = [&](auto* kernel) {
     kernel<<<static_cast<unsigned>(blocks(step)), kThreads, 0, stream>>>(step, fits_vectors(step));
   };
-  switch (step.dtype) {
-    case Dtype::kFloat32: start(exit_step<float>); break;
-    case Dtype::kFloat16: start(exit_step<__half>); break;
-    case Dtype::kBFloat16: start(exit_step<__nv_bfloat16>); break;
-  }
+  with_kernel(step, start);
   check_launch("exit_step");
 }
 
@@ -45,7 +41,7 @@ void set_conditional(const bool* flag, uint64_t handle, CUstream_st* stream) {
 
 bool runs_on_current_device() {
   cudaFuncAttributes attributes;
-  const bool runs = cudaFuncGetAttributes(&attributes, exit_step<float>) == cudaSuccess;
+  const bool runs = cudaFuncGetAttributes(&attributes, exit_step<float, false>) == cudaSuccess;
   cudaGetLastError();  // forgets a failure, which is an answer here
   return runs;
 }

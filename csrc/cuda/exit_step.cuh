@@ -2,8 +2,8 @@
 //
 // First all blocks share the largest matrix: the pooler, or the head if there is none. What they
 // find goes to the scratch memory, and the last of them to be done does the rest alone: the head
-// behind a pooler, the softmax, the policy and the state. Nobody waits for anybody, so that nothing
-// depends on how many blocks run at once.
+// behind a pooler, the score, the decision and the state. No block waits for another, so that
+// nothing depends on how many run at once.
 
 #pragma once
 
@@ -11,17 +11,12 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
-#include <cmath>
 #include <cstring>
 
 #include "exit_step.h"
+#include "score.cuh"
 
 namespace eefast::cuda {
-
-inline constexpr unsigned kAllLanes = 0xFFFFFFFF;
-
-__device__ inline int lane() { return threadIdx.x % kWarpSize; }
-__device__ inline int warp() { return threadIdx.x / kWarpSize; }
 
 // ---- rows ---------------------------------------------------------------------------------------
 
@@ -75,14 +70,6 @@ __device__ void load(const Element* from, float (&to)[kCount]) {
       for (int j = 0; j < kVector; ++j) to[i + j] = to_float(elements[j]);
     }
   }
-}
-
-__device__ inline float sum_of_lanes(float value) {
-#pragma unroll
-  for (int distance = kWarpSize / 2; distance > 0; distance /= 2) {
-    value += __shfl_xor_sync(kAllLanes, value, distance);
-  }
-  return value;
 }
 
 // Products of one row of weights with up to kTile rows, of which this lane adds up its share.
@@ -139,62 +126,71 @@ __device__ void apply(
 
 // ---- decision -----------------------------------------------------------------------------------
 
-struct Logit {
-  float value;
-  int32_t index;
-};
+inline constexpr int32_t kNoPrediction = -1;
 
-// The first NaN, or else the first of the largest.
-__device__ inline Logit larger(Logit a, Logit b) {
-  const bool a_is_nan = a.value != a.value, b_is_nan = b.value != b.value;
-  if (a_is_nan != b_is_nan) return a_is_nan ? a : b;
-  if (!a_is_nan && a.value != b.value) return a.value > b.value ? a : b;
-  return a.index < b.index ? a : b;
+// What the policy decides by, and the exit's vote, where the policy accumulates or scores.
+__device__ inline Signals score(
+    const ExitStep& step, int64_t sample, float* votes, const float* memory, float* logits,
+    int32_t& vote) {
+  const bool ensembles = step.accumulate == Accumulate::kLogProbabilities;
+  if (ensembles) ensemble(step, votes, logits);
+  const Reductions reductions = reduce(logits, step.classes);
+  Signals now = signals(reductions, kNoPrediction, largest_entropy(step.classes));
+  vote = ensembles ? -1 : now.prediction;
+  const Tally cast = votes && !ensembles ? tally(votes, step.classes, vote) : Tally{};
+  if (step.accumulate == Accumulate::kVotes) {
+    const int32_t previous = __shfl_sync(kAllLanes, lane() ? 0 : step.prediction[sample], 0);
+    const auto votes_of = [&](int32_t c) { return votes[c] + (c == vote ? 1.0f : 0.0f); };
+    now = elect(now, previous, cast.all, votes_of);
+  }
+  if (step.scorer == Scorer::kRow) now.score = sigmoid(logits[step.classes]);
+  if (step.scorer == Scorer::kNetwork) {
+    const int32_t best = reductions.argmax, owner = best % kWarpSize;
+    const float maximum = __shfl_sync(kAllLanes, lane() == owner ? logits[best] : 0.0f, owner);
+    const float sum = 1.0f + reductions.rest, share = cast.most / cast.all;
+    now.score = network_score(step, logits, maximum, sum, now, share, memory);
+  }
+  return now;
 }
 
-// Of one row of logits, by one warp.
-__device__ inline Reductions reduce(const float* logits, int64_t classes) {
-  const auto last = static_cast<int32_t>(classes);
-  Logit best = {-INFINITY, last};
-  for (int32_t c = lane(); c < last; c += kWarpSize) best = larger(best, {logits[c], c});
-#pragma unroll
-  for (int distance = kWarpSize / 2; distance > 0; distance /= 2) {
-    const float value = __shfl_xor_sync(kAllLanes, best.value, distance);
-    best = larger(best, {value, __shfl_xor_sync(kAllLanes, best.index, distance)});
+// One sample at this exit, by one warp, from what the head gave. Whether it leaves.
+//
+// Lane 0 alone reads and writes what is one number to a sample. The vote is written last, when all
+// lanes have read what they want of the votes.
+template <bool kExtended>
+__device__ bool decide(
+    const ExitStep& step, const Policy& policy, int64_t sample, float* logits) {
+  const int64_t classes = step.classes;
+  float* votes = kExtended && step.votes ? step.votes + sample * classes : nullptr;
+  float* memory = kExtended && step.memory ? step.memory + sample * step.memories : nullptr;
+  int32_t vote = -1;
+  Signals now;
+  if constexpr (kExtended) {
+    now = score(step, sample, votes, memory, logits, vote);
+  } else {
+    now = signals(reduce(logits, classes), kNoPrediction, largest_entropy(classes));
   }
-  if (best.value != best.value) return {best.index, best.value, best.value};
 
-  float rest = 0.0f, weighted_rest = 0.0f;
-  for (int32_t c = lane(); c < last; c += kWarpSize) {
-    if (c == best.index) continue;
-    const float x = logits[c] - best.value, e = expf(x);
-    rest += e;
-    if (e > 0.0f) weighted_rest += x * e;  // x may be -infinity where e is 0
-  }
-  const float nan_if_infinite = best.value - best.value;
-  return {best.index, sum_of_lanes(rest) + nan_if_infinite, sum_of_lanes(weighted_rest)};
-}
-
-// One sample at this exit, by one warp. Whether it leaves.
-__device__ inline bool decide(
-    const ExitStep& step, const Policy& policy, int64_t sample, const float* logits) {
-  const int64_t classes = step.head.outputs;
-  const Reductions reductions = reduce(logits, classes);
   bool leaving = false;
   if (lane() == 0) {
-    const Signals now = signals(reductions, step.prediction[sample], largest_entropy(classes));
-    const float score = next_score(policy, now, step.score[sample]);
-    leaving = leaves(policy, score);
-    step.score[sample] = score;
+    now.agrees = now.prediction == step.prediction[sample];
+    const float next = next_score(policy, now, step.score[sample]);
+    leaving = leaves(policy, next);
+    step.score[sample] = next;
     step.prediction[sample] = now.prediction;
     if (leaving) step.exit_layer[sample] = step.layer;
+    if (memory) memory[step.exit - 1] = now.score;
   }
   leaving = __shfl_sync(kAllLanes, leaving, 0);
   if (leaving) {
+    if (kExtended && step.accumulate == Accumulate::kVotes) {
+      ballots(votes, classes, vote, now.prediction, logits);
+    }
     for (int64_t c = lane(); c < classes; c += kWarpSize) {
       step.logits[sample * classes + c] = logits[c];
     }
   }
+  if (vote >= 0 && votes && lane() == vote % kWarpSize) votes[vote] += 1.0f;
   return leaving;
 }
 
@@ -217,8 +213,11 @@ __device__ inline bool is_last_block(int64_t* arrivals) {
   return is_last;
 }
 
-template <class Element>
-__global__ void __launch_bounds__(kThreads, 4) exit_step(const ExitStep step, bool vectors) {
+// kExtended: the policy accumulates or scores. All others have a kernel without that, which takes
+// half as many registers.
+template <class Element, bool kExtended>
+__global__ void __launch_bounds__(kThreads, kExtended ? 2 : 4)
+    exit_step(const ExitStep step, bool vectors) {
   __shared__ Running running;
   find_running(step, running);
 
@@ -247,16 +246,12 @@ __global__ void __launch_bounds__(kThreads, 4) exit_step(const ExitStep step, bo
         step.head, pooled_at, running.count, vectors, warp(), kWarps, logits, as_it_is);
     __syncthreads();
   }
-  const Policy policy = {step.keep,
-                         step.gain,
-                         step.strict,
-                         step.last_exit,
-                         step.row_of_table[0],
-                         step.row_of_table[1],
-                         step.row_of_table[2]};
+  const float* row = step.table + 3 * (step.exit - 1);
+  const Policy policy = {
+      step.keep, step.gain, step.strict, step.last_exit, row[0], row[1], row[2]};
   bool stays = false;
   for (int r = warp(); r < running.count; r += kWarps) {
-    stays |= !decide(step, policy, running.sample[r], logits + r * step.head.outputs);
+    stays |= !decide<kExtended>(step, policy, running.sample[r], logits + r * step.head.outputs);
   }
   const bool any_stays = __syncthreads_or(stays);
   if (threadIdx.x == 0) {
@@ -264,6 +259,21 @@ __global__ void __launch_bounds__(kThreads, 4) exit_step(const ExitStep step, bo
     step.control[0] = 0;
     const auto handle = static_cast<cudaGraphConditionalHandle>(step.control[1]);
     if (handle) cudaGraphSetConditional(handle, *step.running);
+  }
+}
+
+// Calls `start` with the kernel that a step takes.
+template <class Start>
+void with_kernel(const ExitStep& step, Start start) {
+  const bool extended = step.votes || step.scorer != Scorer::kNone;
+  switch (step.dtype) {
+    case Dtype::kFloat32:
+      return extended ? start(exit_step<float, true>) : start(exit_step<float, false>);
+    case Dtype::kFloat16:
+      return extended ? start(exit_step<__half, true>) : start(exit_step<__half, false>);
+    case Dtype::kBFloat16:
+      return extended ? start(exit_step<__nv_bfloat16, true>)
+                      : start(exit_step<__nv_bfloat16, false>);
   }
 }
 

@@ -35,23 +35,29 @@ struct Linear {
 
 struct ExitStep {
   Dtype dtype;  // of the hidden states and of the weights
-  // Row r of the hidden states belongs to sample samples[r], or r if samples is null.
+  // Row r reads vector offsets[r] of the hidden states, or vector r if offsets is null. It belongs
+  // to sample samples[r], or r if samples is null.
   const void* hidden;
   int64_t row_stride;  // in elements
   int32_t rows;
-  const int64_t* samples;
-  // Row r of the call is row offsets[r] of the hidden states, or r if offsets is null.
   const int64_t* offsets;
+  const int64_t* samples;
 
   Linear pooler;  // [width, width]; a null weight for none
-  Linear head;    // [classes, width]
+  Linear head;    // [classes, width], and one output more where a row of the head scores
+  int64_t classes;
 
   Keep keep;
   Gain gain;
+  Accumulate accumulate;
+  Scorer scorer;
   bool strict;
   bool last_exit;
-  const float* row_of_table;  // weight, threshold, tau
-  int32_t layer;              // what a sample that leaves gets as its exit layer
+  const float* network;  // of the scorer, [units, features + 2]; or null
+  int64_t units;
+  const float* table;  // weight, threshold, tau of every exit
+  int64_t exit;        // 1-based
+  int32_t layer;       // what a sample that leaves gets as its exit layer
 
   // The running state, by sample.
   float* score;
@@ -59,6 +65,9 @@ struct ExitStep {
   int32_t* exit_layer;
   float* logits;     // [samples, classes]
   bool* running;     // the flag of this exit
+  float* votes;      // [samples, classes], or null
+  float* memory;     // [samples, memories], the score of every exit; or null
+  int64_t memories;
   int64_t* control;  // blocks that are done, and the handle of a conditional node or 0
 
   float* scratch;  // scratch_floats(step) of them, aligned to kVectorBytes
@@ -75,7 +84,7 @@ inline int64_t blocks(const ExitStep& step) {
   return std::clamp<int64_t>((warps + kWarps - 1) / kWarps, 1, kMaxBlocks);
 }
 
-// For every row what the pooler gives, if there is one, and then for every row the logits.
+// For every row what the pooler gives, if there is one, and then for every row what the head gives.
 inline int64_t scratch_floats(const ExitStep& step) {
   return step.rows * (step.head.outputs + (step.pooler.weight ? step.pooler.outputs : 0));
 }
@@ -89,8 +98,7 @@ inline bool fits_vectors(const ExitStep& step) {
     return reinterpret_cast<uintptr_t>(data) % kVectorBytes == 0;
   };
   return fits(step.head.inputs) && fits(step.row_stride) &&
-      aligned(step.hidden) &&
-      aligned(step.head.weight) && aligned(step.pooler.weight);
+      aligned(step.hidden) && aligned(step.head.weight) && aligned(step.pooler.weight);
 }
 
 // Throws std::runtime_error if the launch fails.

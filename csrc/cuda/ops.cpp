@@ -76,13 +76,10 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   if (!on.control.given()) {
     fail("impl='cuda' needs control of Long [", call.exits, ", 2], zeros at first; got None");
   }
-  if (call.accumulate != Accumulate::kNone || call.scorer != Scorer::kNone) {
-    fail("impl='cuda' knows no accumulators and no scorers; impl='reference' does");
-  }
   for (const Argument* tensor :
-       {&on.offsets, &on.pooler_weight, &on.pooler_bias, &on.weight, &on.bias, &on.table,
-        &on.rows, &on.score, &on.prediction, &on.exit_layer, &on.logits, &on.running,
-        &on.control}) {
+       {&on.offsets, &on.pooler_weight, &on.pooler_bias, &on.weight, &on.bias, &on.scorer,
+        &on.table, &on.rows, &on.score, &on.prediction, &on.exit_layer, &on.logits, &on.running,
+        &on.votes, &on.memory, &on.control}) {
     tensor->expect_with(on.hidden);
   }
 
@@ -91,22 +88,31 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   step.hidden = on.hidden.data<void>();
   step.row_stride = on.hidden.stride(0);
   step.rows = static_cast<int32_t>(call.rows);
-  step.samples = on.rows.data<int64_t>();
   step.offsets = on.offsets.data<int64_t>();
+  step.samples = on.rows.data<int64_t>();
   step.pooler = {
       on.pooler_weight.data<void>(), on.pooler_bias.data<void>(), call.width, call.width};
-  step.head = {on.weight.data<void>(), on.bias.data<void>(), call.width, call.classes};
+  step.head = {on.weight.data<void>(), on.bias.data<void>(), call.width, call.outputs()};
+  step.classes = call.classes;
   step.keep = call.keep;
   step.gain = call.gain;
+  step.accumulate = call.accumulate;
+  step.scorer = call.scorer;
   step.strict = call.strict;
   step.last_exit = call.last_exit();
-  step.row_of_table = on.table.data<float>() + 3 * (call.exit - 1);
+  step.network = on.scorer.data<float>();
+  step.units = on.scorer.given() ? on.scorer.size(0) : 0;
+  step.table = on.table.data<float>();
+  step.exit = call.exit;
   step.layer = call.layer;
   step.score = on.score.mutable_data<float>();
   step.prediction = on.prediction.mutable_data<int32_t>();
   step.exit_layer = on.exit_layer.mutable_data<int32_t>();
   step.logits = on.logits.mutable_data<float>();
   step.running = on.running.mutable_data<bool>() + (call.exit - 1);
+  step.votes = on.votes.mutable_data<float>();
+  step.memory = on.memory.mutable_data<float>();
+  step.memories = on.memory.given() ? on.memory.size(1) : 0;
   step.control = on.control.mutable_data<int64_t>() + 2 * (call.exit - 1);
 
   const int32_t device = on.hidden.device().second;

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from eefast.ops.exit_step import _validate
 from eefast.ops.implementations import CUDA_ROWS
+from eefast.ops.recurrence import Recurrence, ScorerKind
 from eefast.ops.state import ExitState, HeadWeights
 from tests.emulation.build import load
 
@@ -47,32 +48,36 @@ def prepare(
     *,
     exit: int,
     layer: int,
-    keep: int,
-    gain: int,
-    strict: bool = False,
+    scorer_kind: int = ScorerKind.NONE,
+    scorer: Tensor | None = None,
     rows: Tensor | None = None,
-    positions: Tensor | None = None,
+    offsets: Tensor | None = None,
+    **kinds: Any,
 ) -> dict[str, Any]:
     """The call as the library takes it: numbers, and arrays that share the tensors' memory."""
-    _validate(hidden, positions, head, table, state, exit, rows)
-    if len(hidden) > CUDA_ROWS:
-        raise ValueError(f"impl='cuda' takes up to {CUDA_ROWS} rows, got {len(hidden)}")
+    recurrence = Recurrence(**kinds, scorer=scorer_kind)
+    _validate(hidden, offsets, head, scorer, table, state, exit, rows, recurrence)
+    count = len(hidden if offsets is None else offsets)
+    if count > CUDA_ROWS:
+        raise ValueError(f"impl='cuda' takes up to {CUDA_ROWS} rows, got {count}")
     control = state.control
     if control is None:
         control = torch.zeros(len(table), 2, dtype=torch.int64)
     reach = sum((n - 1) * s for n, s in zip(hidden.shape, hidden.stride(), strict=True)) + 1
+    arrays = {
+        **head._asdict(), **state._asdict(), "scorer": scorer, "offsets": offsets, "samples": rows,
+        "hidden": hidden.as_strided([reach if hidden.numel() else 0], [1]), "table": table[:exit],
+        "running": state.running[exit - 1 : exit], "control": control[exit - 1],
+    }  # fmt: skip
     return {
-        "hidden": _array(hidden.as_strided([reach if hidden.numel() else 0], [1])),
-        "dtype": str(hidden.dtype).removeprefix("torch."),
-        "rows": len(hidden), "row_stride": hidden.stride(0), "width": hidden.shape[-1],
-        "token_stride": hidden.stride(1) if hidden.dim() == 3 else 0,
-        "samples": _array(rows), "positions": _array(positions),
-        **{name: _array(tensor) for name, tensor in head._asdict().items()},
-        "classes": len(head.weight), "row_of_table": _array(table[exit - 1]),
-        "keep": int(keep), "gain": int(gain), "strict": strict, "last_exit": exit == len(table),
-        "layer": layer, "score": _array(state.score), "prediction": _array(state.prediction),
-        "exit_layer": _array(state.exit_layer), "logits": _array(state.logits),
-        "running": _array(state.running[exit - 1 : exit]), "control": _array(control[exit - 1]),
+        **{name: _array(tensor) for name, tensor in arrays.items()},
+        "dtype": str(hidden.dtype).removeprefix("torch."), "rows": count,
+        "row_stride": hidden.stride(0), "width": hidden.shape[-1], "outputs": len(head.weight),
+        "classes": state.logits.shape[1], "units": 0 if scorer is None else len(scorer),
+        "memories": 0 if state.memory is None else state.memory.shape[1],
+        "keep": int(recurrence.keep), "gain": int(recurrence.gain), "strict": recurrence.strict,
+        "accumulate": int(recurrence.accumulate), "scorer_kind": int(scorer_kind),
+        "exit": exit, "last_exit": exit == len(table), "layer": layer,
     }  # fmt: skip
 
 

@@ -15,7 +15,9 @@ import numpy as np
 ALIGNMENT = 16
 """Of a vector, in bytes."""
 
-STATE = ["score", "prediction", "exit_layer", "logits", "running", "control"]
+STATE = [
+    "score", "prediction", "exit_layer", "logits", "running", "votes", "memory", "control",
+]  # fmt: skip
 """What a call changes."""
 
 

@@ -54,7 +54,7 @@ def build(kernel: str | None = None, sanitized: bool = False) -> Path:
     """The library with the text of a kernel instead of exit_step.cuh's, if one is given."""
     kernel = KERNEL.read_text() if kernel is None else kernel
     more = SANITIZERS if sanitized else ""
-    headers = [*ROOT.glob("csrc/*.h"), *ROOT.glob("csrc/cuda/*.h")]
+    headers = [*ROOT.glob("csrc/*.h"), *ROOT.glob("csrc/cuda/*.*h")]
     sources = sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp"), *HERE.glob("include/*"), *headers])
     compiler = subprocess.run(["g++", "--version"], check=True, capture_output=True).stdout
     common = _digest(

@@ -19,11 +19,7 @@ void run(const ExitStep& step, uint64_t seed) {
           kernel(with_scratch, fits_vectors(step));
         });
   };
-  switch (step.dtype) {
-    case Dtype::kFloat32: return start(exit_step<float>);
-    case Dtype::kFloat16: return start(exit_step<__half>);
-    case Dtype::kBFloat16: return start(exit_step<__nv_bfloat16>);
-  }
+  with_kernel(step, start);
 }
 
 }  // namespace emulation

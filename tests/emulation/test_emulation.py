@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from eefast.ops import ExitState, Gain, Keep
+from eefast.ops import Accumulate, ExitState, Gain, Keep, ScorerKind
 from tests import emulation
 from tests.emulation import prepare
 from tests.emulation.apart import STATE, run_apart
@@ -14,13 +14,19 @@ from tests.ops.cases import check as step_check
 from tests.ops.cases import copy_of, make_head, make_hidden, run, table_of
 
 STEP = dict(exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE)
+VOTES_AND_ROW = dict(accumulate=Accumulate.VOTES, scorer_kind=ScorerKind.ROW)
 
 
-def step_of(*, pooler=True, c=5, d=48, rows=9):
-    """The arguments of a step in which some samples have left, some leave and some stay."""
-    state = ExitState.start(rows, c, 2)
+def step_of(*, pooler=True, c=5, d=48, rows=9, extended=False):
+    """The arguments of a step in which some samples have left, some leave and some stay; or of one
+    that votes and scores, `VOTES_AND_ROW`."""
+    head = make_head(d, c + extended, pooler=pooler)
+    state = ExitState.start(rows, c, 2, votes=extended, memory=extended)
     state.exit_layer[::4] = 7
-    return make_hidden(rows, d), make_head(d, c, pooler=pooler), table_of(2, threshold=0.45), state
+    if extended:
+        state.votes[:] = torch.arange(rows * c).view(rows, c) % 3
+        state.prediction[:] = state.votes.argmax(1)
+    return make_hidden(rows, d), head, table_of(2, threshold=0.45), state
 
 
 @pytest.mark.parametrize("rows", [1, 8, 9, 32])
@@ -30,12 +36,16 @@ def test_tiles_of_rows(rows):
 
 @pytest.mark.parametrize("pooler", [False, True])
 @pytest.mark.parametrize("c", [2, 40, 5000])  # one block, a few, more warps than blocks
-def test_no_order_of_threads_and_blocks_matters(pooler, c):
-    step = step_of(pooler=pooler, c=c)
-    first = run("cuda", *step, **STEP, seed=0)
+@pytest.mark.parametrize("extended", [False, True])
+def test_no_order_of_threads_and_blocks_matters(pooler, c, extended):
+    step, numbers = step_of(pooler=pooler, c=c, extended=extended), {**STEP}
+    if extended:
+        numbers.update(VOTES_AND_ROW)
+    first = run("cuda", *step, **numbers, seed=0)
     for seed in range(1, 12 if c < 5000 else 3):
-        for ours, other in zip(run("cuda", *step, **STEP, seed=seed)[:5], first[:5], strict=True):
-            assert torch.equal(ours, other)
+        again = run("cuda", *step, **numbers, seed=seed)
+        for ours, other in zip(again, first, strict=True):
+            assert ours is None or torch.equal(ours, other)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +74,9 @@ def test_no_order_of_threads_and_blocks_matters(pooler, c):
         ("leaving = __shfl_sync(kAllLanes, leaving, 0);",
          "if (lane() < 16) leaving = __shfl_sync(kAllLanes, leaving, 0);"),
         # lanes read a score that lane 0 may have written already
-        ("  if (lane() == 0) {\n    const Signals", "  {\n    const Signals"),
+        ("  if (lane() == 0) {\n    now.agrees", "  {\n    now.agrees"),
+        # a vote is cast while other lanes read the votes
+        ("lane() == vote % kWarpSize) votes", "lane() == 0) votes"),
         # rows of samples that have left
         ("runs = step.exit_layer[sample] == 0;", "runs = true;"),
         # the tile of another row
@@ -73,12 +85,17 @@ def test_no_order_of_threads_and_blocks_matters(pooler, c):
 )  # fmt: skip
 def test_a_planted_mistake_is_found(right, wrong, tmp_path):
     kernel = planted(KERNEL.read_text(), right, wrong)
-    calls = [prepare(*step_of(rows=20), **STEP) for _ in range(20)]
+    calls = [
+        prepare(*step_of(rows=20, extended=more), **STEP, **(VOTES_AND_ROW if more else {}))
+        for _ in range(20)
+        for more in (False, True)
+    ]
     got, error = run_apart(build(kernel), calls, tmp_path)
-    load().exit_step(calls[0], 0)
+    for call in calls[:2]:
+        load().exit_step(call, 0)
     assert error or any(
-        not np.array_equal(call[name], calls[0][name], equal_nan=True)
-        for call in got
+        call[name] is not None and not np.array_equal(call[name], same[name], equal_nan=True)
+        for call, same in zip(got, calls[:2] * 20, strict=True)
         for name in STATE
     )
 

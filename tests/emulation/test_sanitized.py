@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from eefast.ops import ExitState, Gain, Keep
+from eefast.ops import Accumulate, ExitState, Gain, Keep, ScorerKind
 from tests.emulation import prepare
 from tests.emulation.apart import STATE, run_apart
 from tests.emulation.build import KERNEL, build, load
@@ -28,19 +28,25 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def call(dtype, d, c, *, rows=5, pooler=False, bias=True, tokens=None, exit=1, logits=True, left=1):
+def call(
+    dtype, d, c, *, rows=5, pooler=False, bias=True, tokens=None, exit=1, left=1,
+    accumulate=Accumulate.NONE, kind=ScorerKind.NONE,
+):  # fmt: skip
     """A call in which nothing is larger than it has to be."""
-    state = ExitState.start(rows + 1, c if logits else None, 2)
+    network = kind is ScorerKind.NETWORK
+    state = ExitState.start(rows + 1, c, 2, votes=bool(accumulate) or network, memory=bool(kind))
     state.exit_layer[1 : 1 + left] = 1
     samples = torch.arange(rows, 0, -1) if rows else torch.empty(0, dtype=torch.int64)
-    hidden, positions = make_hidden(rows, d, dtype), None
+    head = make_head(d, c + (kind is ScorerKind.ROW), dtype, pooler, bias)
+    scorer = torch.full((3, c + 4 + exit), 0.1) if network else None
+    hidden, offsets = make_hidden(rows, d, dtype), None
     if tokens:
-        hidden = make_hidden(rows * tokens, d, dtype).clone().view(rows, tokens, d)
-        positions = torch.arange(rows + 1) % tokens
+        hidden = make_hidden(rows * tokens, d, dtype).clone()
+        offsets = torch.arange(rows) * tokens + tokens - 1
     return prepare(
-        hidden, make_head(d, c, dtype, pooler, bias), table_of(2, threshold=0.6), state,
-        exit=exit, layer=exit, keep=Keep.AGREE, gain=Gain.CONFIDENCE, rows=samples,
-        positions=positions,
+        hidden, head, table_of(2, threshold=0.6), state, exit=exit, layer=exit, keep=Keep.AGREE,
+        gain=Gain.CONFIDENCE, rows=samples, offsets=offsets, accumulate=accumulate,
+        scorer_kind=kind, scorer=scorer,
     )  # fmt: skip
 
 
@@ -60,10 +66,18 @@ def test_nothing_is_read_or_written_out_of_bounds(tmp_path):
         for pooler in (False, True)
     ]
     calls += [
-        call(torch.bfloat16, 40, 3, rows=rows, tokens=tokens, exit=exit, logits=logits)
+        call(torch.bfloat16, 40, 3, rows=rows, tokens=tokens, exit=exit)
         for rows in (0, 1, 8, 9, 32)
         for tokens in (None, 3)
-        for exit, logits in ((1, True), (2, True), (2, False))
+        for exit in (1, 2)
+    ]
+    calls += [
+        call(torch.float32, 40, c, exit=exit, accumulate=accumulate, kind=kind)
+        for c in (1, 33)
+        for exit in (1, 2)
+        for accumulate in Accumulate
+        for kind in ScorerKind
+        if (accumulate, kind) != (Accumulate.LOG_PROBABILITIES, ScorerKind.NETWORK)
     ]
     got, error = run_sanitized(calls, tmp_path)
     assert not error
@@ -79,31 +93,20 @@ def shifted(tensor):
     return torch.cat([tensor.flatten()[:1], tensor.flatten()])[1:].view(tensor.shape)
 
 
-@pytest.mark.parametrize("where", ["row", "token", "hidden", "weight", "pooler_weight"])
+@pytest.mark.parametrize("where", ["row", "hidden", "weight", "pooler_weight"])
 def test_vectors_are_read_where_they_can_be(where, tmp_path):
     """Rows that do not begin on a vector's boundary: the sanitiser sees reads out of line."""
-    rows, tokens, d, c = 3, 2, 64, 3
-    hidden, head = make_hidden(rows * tokens, d).clone(), make_head(d, c, pooler=True)
+    rows, d, c = 3, 64, 3
+    hidden, head = make_hidden(rows, d).clone(), make_head(d, c, pooler=True)
     if where == "row":
-        hidden = torch.cat([hidden.view(rows, -1), torch.zeros(rows, 1)], 1)
-        hidden = hidden[:, : tokens * d].unflatten(1, (tokens, d))
-    elif where == "token":
-        hidden = torch.cat([hidden, torch.zeros(rows * tokens, 1)], 1)[:, :d]
-        hidden = hidden.unflatten(0, (rows, tokens))
-        hidden = torch.nn.functional.pad(hidden, (0, 1))
-        wide = torch.zeros(rows, 2 * (d + 2))
-        wide[:, : tokens * (d + 1)] = hidden.flatten(1)
-        hidden = wide.as_strided((rows, tokens, d), (2 * (d + 2), d + 1, 1))
+        hidden = torch.cat([hidden, torch.zeros(rows, 1)], 1)[:, :d]
+    elif where == "hidden":
+        hidden = shifted(hidden)
     else:
-        hidden = hidden.view(rows, tokens, d)
-        if where == "hidden":
-            hidden = shifted(hidden)
-        else:
-            head = head._replace(**{where: shifted(getattr(head, where))})
-    state = ExitState.start(rows, c, 2)
+        head = head._replace(**{where: shifted(getattr(head, where))})
     step = prepare(
-        hidden, head, table_of(2), state, exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE,
-        positions=torch.arange(rows) % tokens,
+        hidden, head, table_of(2), ExitState.start(rows, c, 2), exit=1, layer=1, keep=Keep.AGREE,
+        gain=Gain.CONFIDENCE, offsets=torch.arange(rows),
     )  # fmt: skip
     _, error = run_sanitized([step], tmp_path)
     assert not error
@@ -113,12 +116,18 @@ def test_vectors_are_read_where_they_can_be(where, tmp_path):
     ("right", "wrong"),
     [
         # a class too many; a row too many; a vector where the width has no room for it
-        ("c < last; c += kWarpSize) best", "c <= last; c += kWarpSize) best"),
+        ("c < classes; c += kWarpSize", "c <= classes; c += kWarpSize"),
         ("if (row < step.rows)", "if (row <= step.rows)"),
         ("if (vectors) {", "if (true) {"),
+        # the offset and the score of the row and the exit after
+        ("step.offsets[row]", "step.offsets[row + 1]"),
+        ("memory[step.exit - 1]", "memory[step.exit]"),
     ],
 )
 def test_a_read_out_of_bounds_is_found(right, wrong, tmp_path):
     kernel = planted(KERNEL.read_text(), right, wrong)
-    _, error = run_sanitized([call(torch.float32, 33, 3, left=0)], tmp_path, kernel)
+    _, error = run_sanitized(
+        [call(torch.float32, 33, 3, left=0, tokens=2, exit=2, kind=ScorerKind.ROW)],
+        tmp_path, kernel,
+    )  # fmt: skip
     assert "AddressSanitizer" in error or "runtime error" in error

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eefast.kernels import launch
-from eefast.ops import ExitState, Gain, Keep
+from eefast.ops import Accumulate, ExitState, Gain, Keep, ScorerKind, exit_step
 from tests.ops.cases import IMPLS, check, make_head, make_hidden, run, table_of
 
 pytestmark = pytest.mark.skipif(
@@ -42,7 +42,7 @@ def launched(rows, d, c, pooler):
 
 
 def test_one_launch_for_few_classes_two_for_many_and_one_more_for_a_pooler():
-    few = launch.ONE_PROGRAM_CLASSES
+    few = launch.ONE_PROGRAM_OUTPUTS
     assert launched(3, 8, few, pooler=False) == ["exit_step_kernel"]
     assert launched(3, 8, few, pooler=True) == ["pooler_kernel", "exit_step_kernel"]
     assert launched(3, 8, few + 1, pooler=False) == ["tiles_kernel", "merge_kernel"]
@@ -50,32 +50,77 @@ def test_one_launch_for_few_classes_two_for_many_and_one_more_for_a_pooler():
     assert launched(0, 8, 2, pooler=True) == []
 
 
+PARTS = [
+    {},
+    {"accumulate": Accumulate.VOTES, "gain": Gain.VOTES},
+    {"accumulate": Accumulate.VOTES, "keep": Keep.CONFIDENCE_ABOVE},
+    {"scorer_kind": ScorerKind.ROW, "keep": Keep.NOT_SCORE, "gain": Gain.SCORE},
+]
+
+
+@pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("d", [8, 64])
 @pytest.mark.parametrize("pooler", [False, True])
-def test_both_ways_give_the_same(d, pooler):
+def test_both_ways_give_the_same(d, pooler, parts):
     """At the border between one program and tiles the answer is one, up to rounding."""
-    c = launch.ONE_PROGRAM_CLASSES
-    hidden, head, table = make_hidden(5, d), make_head(d, c, pooler=pooler), table_of(2)
-    step = {**STEP, "exit": 2}
-    one = check("triton", hidden, head, table, ExitState.start(5, c, 2), **step)
-    with patch.object(launch, "ONE_PROGRAM_CLASSES", c - 1):
-        tiled = check("triton", hidden, head, table, ExitState.start(5, c, 2), **step)
-    assert torch.equal(one.prediction, tiled.prediction)
-    torch.testing.assert_close(one.score, tiled.score)
-    torch.testing.assert_close(one.logits, tiled.logits)
+    few = launch.ONE_PROGRAM_OUTPUTS
+    learned, votes = "scorer_kind" in parts, "accumulate" in parts
+    c = few - learned
+    hidden, head, table = make_hidden(5, d), make_head(d, few, pooler=pooler), table_of(3)
+    state = ExitState.start(5, c, 3, votes=votes, memory=learned)
+    for exit in (2, 3):
+        step = {**STEP, "exit": exit, **parts}
+        one = check("triton", hidden, head, table, state, **step)
+        with patch.object(launch, "ONE_PROGRAM_OUTPUTS", few - 1):
+            tiled = check("triton", hidden, head, table, state, **step)
+        assert torch.equal(one.prediction, tiled.prediction)
+        torch.testing.assert_close(one.score, tiled.score)
+        left = one.exit_layer > 0
+        torch.testing.assert_close(one.logits[left], tiled.logits[left])
+        for ours, theirs in ((one.votes, tiled.votes), (one.memory, tiled.memory)):
+            if ours is not None:
+                torch.testing.assert_close(ours, theirs)
+        state = one
 
 
 def test_a_vocabulary():
     c = 50257
     hidden, head = make_hidden(2, 4), make_head(4, c)
+    check("triton", hidden, head, table_of(2), ExitState.start(2, c, 2), **{**STEP, "exit": 2})
+
+
+@pytest.mark.parametrize("c", [129, 192, 1100])
+@pytest.mark.parametrize("lead", [1, 2])
+def test_many_classes_with_votes_and_a_learned_score(c, lead):
+    """The score's row lies in the last tile, or in one of its own; one vote more makes a tie."""
+    state = ExitState.start(2, c, 2, votes=True, memory=True)
+    state.votes[:, c - 1] = float(lead)
+    state.prediction[:] = c - 1
     got = check(
-        "triton", hidden, head, table_of(2), ExitState.start(2, c, 2), **{**STEP, "exit": 2}
-    )
-    without = check(
-        "triton", hidden, head, table_of(2), ExitState.start(2, None, 2), **{**STEP, "exit": 2}
-    )
-    assert torch.equal(got.prediction, without.prediction)
-    assert torch.equal(got.score, without.score)
+        "triton", make_hidden(2, 4), make_head(4, c + 1), table_of(2), state,
+        **{**STEP, "exit": 2, "gain": Gain.SCORE},
+        accumulate=Accumulate.VOTES, scorer_kind=ScorerKind.ROW,
+    )  # fmt: skip
+    assert ((got.prediction == c - 1) == (lead == 2)).all()
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"accumulate": Accumulate.LOG_PROBABILITIES}, "log-probabilities .* up to 128 outputs"),
+        ({"scorer_kind": ScorerKind.NETWORK}, "a network scorer .* got 129; impl='cuda'"),
+    ],
+)
+def test_what_tiles_cannot_do_is_refused(parts, words):
+    state = ExitState.start(2, 129, 2, votes=True, memory="scorer_kind" in parts)
+    if state.memory is not None:
+        parts = {**parts, "scorer": torch.ones(3, 129 + 5)}
+    with pytest.raises(ValueError, match=words):
+        exit_step(
+            make_hidden(2, 8), make_head(8, 129), table_of(2), state, impl="triton",
+            **STEP, **parts,
+        )  # fmt: skip
+    assert not state.exit_layer.any()
 
 
 def test_autotuning_is_asked_for():
