@@ -74,7 +74,7 @@ def exit_step(impl):
         # Nobody leaves: no call is idle.
         table = torch.tensor([[0.5, float("inf"), 0.0]] * EXITS, device=DEVICE)
         step = Step(exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE).pack()
-        others = (None, *head, table, None, step, *state)
+        others = (None, *head, None, table, None, step, *state)
 
         def call():
             op(hidden, *others)

@@ -87,4 +87,4 @@ def step_of(
     table = torch.tensor([[0.5, float("inf"), 0.0]] * 12, device=device)
     packed = Step(exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE).pack()
     op = implementation(impl, device, dtype, rows=batch, classes=classes)
-    return lambda: op(hidden, None, *weights, table, None, packed, *state)
+    return lambda: op(hidden, None, *weights, None, table, None, packed, *state)

@@ -85,7 +85,7 @@ def exit_nodes(gpu: Gpu, device: GraphDevice, dtype: torch.dtype, seconds: float
 
             def step(exit: int) -> Callable[[], None]:
                 packed = Step(exit, exit, Keep.NEVER, Gain.CONFIDENCE).pack()
-                return lambda: op(hidden, None, *head, table, None, packed, *state.state)
+                return lambda: op(hidden, None, *head, None, table, None, packed, *state.state)
 
             def start() -> None:
                 state.start()

@@ -65,7 +65,7 @@ Dtype dtype_of(const Argument& tensor) {
 void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   const Tensors on(stack);
   const Call call = checked(
-      on, to<int64_t>(stack[8]),
+      on,
       {aoti_torch_dtype_float32(), aoti_torch_dtype_float16(), aoti_torch_dtype_bfloat16()},
       "Float, Half or BFloat16");
   if (call.rows > kMaxRows) {
@@ -92,7 +92,7 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   step.samples = on.rows.data<int64_t>();
   step.pooler = {
       on.pooler_weight.data<void>(), on.pooler_bias.data<void>(), call.width, call.width};
-  step.head = {on.weight.data<void>(), on.bias.data<void>(), call.width, on.weight.size(0)};
+  step.head = {on.weight.data<void>(), on.bias.data<void>(), call.width, call.outputs()};
   step.classes = call.classes;
   step.keep = call.keep;
   step.gain = call.gain;

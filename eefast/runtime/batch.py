@@ -37,7 +37,7 @@ class Batch:
             hidden = self.backbone.layer(layer, hidden, inputs)
         self.hidden = hidden
         readout, exit_step = self.backbone.for_exit_step(hidden), self.exit_step_for(len(hidden))
-        exit_step(readout, None, *stage.head, self.table, self.rows, stage.step, *self.state)
+        exit_step(readout, None, *stage.head, None, self.table, self.rows, stage.step, *self.state)
 
     def keep(
         self,

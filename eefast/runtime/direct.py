@@ -68,7 +68,7 @@ class DirectRuntime:
             for layer in stage.layers:
                 hidden = run_layer(layer, hidden, layer_inputs)
             readout = self._backbone.for_exit_step(hidden)
-            self._exit_step(readout, None, *stage.head, plan.table, rows, stage.step, *state)
+            self._exit_step(readout, None, *stage.head, None, plan.table, rows, stage.step, *state)
             if stage is last or not state.running.numpy()[stage.exit - 1]:
                 break
             if samples > 1:
