@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from eefast.ops import ExitState, Gain, Keep, exit_step
+from eefast.ops import Accumulate, ExitState, Gain, Keep, ScorerKind, exit_step
 from eefast.ops.implementations import implementation
 from eefast.ops.step import Step
 from tests.ops import oracle
@@ -48,13 +48,11 @@ def gpu_state(samples, classes, exits):
 
 def run(impl, hidden, head, table, state, **step):
     """The state after one step on the GPU, on the CPU."""
-    got = on_gpu(state)._replace(control=gpu_state(0, None, len(table)).control)
-    indices = {name: step.pop(name).cuda() for name in ("rows", "positions") if name in step}
-    exit_step(
-        strided_on_gpu(hidden), on_gpu(head), table.cuda(), got, **step, **indices, impl=impl
-    )  # fmt: skip
+    got = on_gpu(state)._replace(control=gpu_state(0, 1, len(table)).control)
+    step = {name: v.cuda() if isinstance(v, torch.Tensor) else v for name, v in step.items()}
+    exit_step(strided_on_gpu(hidden), on_gpu(head), table.cuda(), got, **step, impl=impl)
     assert (got.control[:, 0] == 0).all()
-    return ExitState(*(None if t is None else t.cpu() for t in got[:5]))
+    return ExitState(*(None if t is None else t.cpu() for t in got._replace(control=None)))
 
 
 def check(impl, hidden, head, table, state, **step):
@@ -89,8 +87,8 @@ def test_a_vocabulary(impl, dtype, pooler, rows):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("keep", list(Keep))
-@pytest.mark.parametrize("gain", list(Gain))
+@pytest.mark.parametrize("keep", [k for k in Keep if k is not Keep.NOT_SCORE])
+@pytest.mark.parametrize("gain", [g for g in Gain if g not in (Gain.SCORE, Gain.VOTES)])
 @pytest.mark.parametrize("strict", [False, True])
 def test_every_kind_over_all_exits(impl, keep, gain, strict):
     threshold = -0.5 if gain is Gain.NEGATIVE_ENTROPY else 1.25
@@ -104,14 +102,44 @@ def test_every_kind_over_all_exits(impl, keep, gain, strict):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_rows_and_positions(impl, dtype):
-    hidden, head = make_hidden(4 * 5, 40, dtype).unflatten(0, (4, 5)), make_head(40, 3, dtype)
+@pytest.mark.parametrize("pooler", [False, True])
+def test_rows_and_offsets(impl, dtype, pooler):
+    tokens, head = make_hidden(4 * 5, 40, dtype), make_head(40, 3, dtype, pooler)
     step = dict(exit=2, layer=2, keep=Keep.NEVER, gain=Gain.ONE)
-    last, start = torch.tensor([4, 0, 2, 3]), ExitState.start(4, 3, 2)
-    check(impl, hidden, head, table_of(2), start, **step)
-    check(impl, hidden, head, table_of(2), start, positions=last, **step)
-    rows = torch.tensor([3, 1])
-    check(impl, hidden[:2], head, table_of(2), start, positions=last, rows=rows, **step)
+    start = ExitState.start(4, 3, 2)
+    check(impl, tokens.unflatten(0, (4, 5)), head, table_of(2), start, **step)
+    check(impl, tokens, head, table_of(2), start, offsets=torch.tensor([4, 5, 12, 18]), **step)
+    rows, offsets = torch.tensor([3, 1]), torch.tensor([18, 18])
+    check(impl, tokens, head, table_of(2), start, offsets=offsets, rows=rows, **step)
+
+
+PARTS = [
+    (Accumulate.VOTES, ScorerKind.NONE, Keep.NEVER, Gain.VOTES),
+    (Accumulate.VOTES, ScorerKind.ROW, Keep.CONFIDENCE_ABOVE, Gain.SCORE),
+    (Accumulate.LOG_PROBABILITIES, ScorerKind.NONE, Keep.AGREE, Gain.CONFIDENCE),
+    (Accumulate.LOG_PROBABILITIES, ScorerKind.ROW, Keep.NOT_SCORE, Gain.SCORE),
+    (Accumulate.NONE, ScorerKind.NETWORK, Keep.NOT_SCORE, Gain.SCORE),
+    (Accumulate.VOTES, ScorerKind.NETWORK, Keep.AGREE, Gain.CONFIDENCE),
+]
+
+
+@pytest.mark.parametrize(("accumulate", "kind", "keep", "gain"), PARTS)
+@pytest.mark.parametrize("c", [1, 3, 100, 500])
+def test_accumulators_and_scorers(impl, accumulate, kind, keep, gain, c):
+    network = kind is ScorerKind.NETWORK
+    if impl == "triton" and c > 128 and (network or accumulate is Accumulate.LOG_PROBABILITIES):
+        pytest.skip("refused: tests/kernels")
+    table = table_of(4, weight=0.75, threshold=1.7 if gain is Gain.VOTES else 0.6)
+    state = ExitState.start(24, c, 4, votes=bool(accumulate) or network, memory=bool(kind))
+    g = torch.Generator().manual_seed(3)
+    for exit in range(1, 5):
+        head = make_head(16, c + (kind is ScorerKind.ROW), seed=exit)
+        state = check(
+            impl, make_hidden(24, 16, seed=exit), head, table, state, exit=exit, layer=exit,
+            keep=keep, gain=gain, accumulate=accumulate, scorer_kind=kind,
+            scorer=torch.randn(5, c + exit + 4, generator=g) * 0.3 if network else None,
+        )  # fmt: skip
+    assert state.exit_layer.all()
 
 
 def test_nan_never_exits_early(impl):
@@ -129,11 +157,13 @@ def test_no_synchronisation(impl):
     hidden, head, table = make_hidden(3, 8).cuda(), on_gpu(make_head(8, 3)), table_of(2).cuda()
     state, step = gpu_state(3, 3, 2), Step(1, 1, Keep.AGREE, Gain.CONFIDENCE).pack()
     op = implementation(impl, "cuda", rows=3, classes=3)
-    op(hidden, None, *head, table, None, step, *state)  # what is compiled or loaded at first use
+    op(
+        hidden, None, *head, None, table, None, step, *state
+    )  # what is compiled or loaded at first use
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        op(hidden, None, *head, table, None, step, *state)
+        op(hidden, None, *head, None, table, None, step, *state)
     finally:
         torch.cuda.set_sync_debug_mode(before)
 
@@ -147,7 +177,7 @@ def test_a_captured_step_reads_the_table_when_it_is_replayed(impl, pooler):
     op = implementation(impl, "cuda", rows=5, classes=3)
 
     def step_once():
-        op(hidden, None, *head, table, None, step, *state)
+        op(hidden, None, *head, None, table, None, step, *state)
 
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -174,7 +204,7 @@ def test_the_cuda_op_refuses_what_it_cannot_take(impl):
 
     def call(rows, **changes):
         state = gpu_state(rows, 3, 2)._replace(**changes)
-        op(make_hidden(rows, 8).cuda(), None, *head, table, None, step, *state)
+        op(make_hidden(rows, 8).cuda(), None, *head, None, table, None, step, *state)
 
     with pytest.raises(RuntimeError, match="up to 32 rows, got 33; impl='triton'"):
         call(33)
