@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -20,21 +21,19 @@ class ExitHeads(nn.Module):
 
     Args:
         kind: "linear" or "pooler".
-        num_exits: L.
-        hidden_size: D.
+        widths: D of each exit; L numbers.
         num_classes: C.
         share_pooler: one pooler for all exits; only with kind "pooler".
         dropout: probability, in training only.
 
     Raises:
-        ValueError: an unknown kind, or a shared pooler where there is none.
+        ValueError: an unknown kind, or a shared pooler where there is none or widths differ.
     """
 
     def __init__(
         self,
         kind: HeadKind,
-        num_exits: int,
-        hidden_size: int,
+        widths: Sequence[int],
         num_classes: int,
         share_pooler: bool = False,
         dropout: float = 0.1,
@@ -44,11 +43,11 @@ class ExitHeads(nn.Module):
             raise ValueError(f"head must be one of {get_args(HeadKind)}, got {kind!r}")
         if share_pooler and kind != "pooler":
             raise ValueError(f"share_pooler needs head='pooler', got head={kind!r}")
-        poolers = 0 if kind == "linear" else 1 if share_pooler else num_exits
-        self.poolers = nn.ModuleList(nn.Linear(hidden_size, hidden_size) for _ in range(poolers))
-        self.classifiers = nn.ModuleList(
-            nn.Linear(hidden_size, num_classes) for _ in range(num_exits)
-        )
+        if share_pooler and len(set(widths)) > 1:
+            raise ValueError(f"share_pooler needs exits of one width, got widths {list(widths)}")
+        poolers = [] if kind == "linear" else widths[:1] if share_pooler else widths
+        self.poolers = nn.ModuleList(nn.Linear(width, width) for width in poolers)
+        self.classifiers = nn.ModuleList(nn.Linear(width, num_classes) for width in widths)
         self.dropout = nn.Dropout(dropout)
 
     def forward(

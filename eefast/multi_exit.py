@@ -19,7 +19,15 @@ from transformers import (
 )
 from transformers.utils.generic import ModelOutput
 
-from eefast.backbones import Inputs, backbone_for, base_model_of, gathered
+from eefast.backbones import (
+    Anatomy,
+    Inputs,
+    backbone_for,
+    base_model_of,
+    gathered,
+    has_adapter,
+    study,
+)
 from eefast.forward import over_inputs
 from eefast.heads import ExitHeads, HeadKind
 from eefast.labels import check_labels
@@ -39,6 +47,8 @@ class MultiExitConfig(PretrainedConfig):
         head_dropout: dropout before the classifiers, in training.
         objective: training objective, "beem" or "weighted" (see `eefast.training`).
         policies: stored policies by name, as `Policy.to_dict` describes them.
+        anatomy: how a model without an adapter is walked (`Anatomy.to_dict`): found once, by
+            `attach_exits`.
     """
 
     model_type = "eefast"
@@ -56,6 +66,7 @@ class MultiExitConfig(PretrainedConfig):
         head_dropout: float = 0.1,
         objective: str = "beem",
         policies: dict[str, dict[str, Any]] | None = None,
+        anatomy: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(backbone_config, dict):
@@ -67,6 +78,7 @@ class MultiExitConfig(PretrainedConfig):
         self.head_dropout = head_dropout
         self.objective = objective
         self.policies = dict(policies or {})
+        self.anatomy = anatomy
         super().__init__(**kwargs)
 
 
@@ -105,14 +117,17 @@ class MultiExitModel(PreTrainedModel):
             # post_init below would draw new weights for modules without this mark.
             for module in backbone.modules():
                 module._is_hf_initialized = True  # type: ignore[assignment]
+        if config.anatomy is None and not has_adapter(backbone):
+            config.anatomy = study(backbone).to_dict()
         self.backbone = _without_pooler(backbone)
         config.backbone_config = self.backbone.config  # one object: what changes it is saved
-        self.layers = backbone_for(self.backbone)
+        anatomy = None if config.anatomy is None else Anatomy.from_dict(config.anatomy)
+        self.layers = backbone_for(self.backbone, anatomy)
+        self.main_input_name = backbone.main_input_name
         config.exits = _checked_exits(config.exits, self.layers.depth)
         self.heads = ExitHeads(
             config.head,
-            len(config.exits),
-            self.layers.widths[-1],
+            [self.layers.widths[layer - 1] for layer in config.exits],
             self.num_classes,
             config.share_pooler,
             config.head_dropout,
@@ -287,8 +302,9 @@ def attach_exits(
 
 def _without_pooler(backbone: PreTrainedModel) -> PreTrainedModel:
     # Exits bring their own poolers. The caller's model keeps its one: a copy of the outermost
-    # module, which shares all weights, goes without.
-    if getattr(backbone, "pooler", None) is None:
+    # module, which shares all weights, goes without. (A mean over pixels may stay.)
+    pooler = getattr(backbone, "pooler", None)
+    if pooler is None or not any(True for _ in pooler.parameters()):
         return backbone
     bare = copy.copy(backbone)
     bare._modules = dict(backbone._modules)

@@ -11,7 +11,7 @@ from eefast.ops import ExitState, Gain, Keep, exit_step
     ("kind", "share"), [("linear", False), ("pooler", False), ("pooler", True)]
 )
 def test_the_exit_step_computes_the_same_logits(kind, share):
-    heads = ExitHeads(kind, 3, 16, 4, share).eval()
+    heads = ExitHeads(kind, [16] * 3, 4, share).eval()
     hidden = torch.randn(5, 16)
     for exit in (1, 2, 3):
         state = ExitState.start(5, 4, 1)
@@ -23,15 +23,15 @@ def test_the_exit_step_computes_the_same_logits(kind, share):
 
 
 def test_poolers_are_one_shared_or_one_per_exit():
-    assert len(ExitHeads("linear", 3, 8, 2).poolers) == 0
-    assert len(ExitHeads("pooler", 3, 8, 2).poolers) == 3
-    shared = ExitHeads("pooler", 3, 8, 2, share_pooler=True)
+    assert len(ExitHeads("linear", [8] * 3, 2).poolers) == 0
+    assert len(ExitHeads("pooler", [8] * 3, 2).poolers) == 3
+    shared = ExitHeads("pooler", [8] * 3, 2, share_pooler=True)
     assert len(shared.poolers) == 1
     assert shared.weights(1).pooler_weight.data_ptr() == shared.weights(3).pooler_weight.data_ptr()
 
 
 def test_weights_are_views_of_the_parameters():
-    heads = ExitHeads("pooler", 2, 8, 2)
+    heads = ExitHeads("pooler", [8] * 2, 2)
     weights = heads.weights(2)
     with torch.no_grad():
         heads.classifiers[1].weight.fill_(3)
@@ -42,13 +42,13 @@ def test_weights_are_views_of_the_parameters():
 
 
 def test_dropout_in_training_only():
-    heads, hidden = ExitHeads("linear", 1, 64, 2, dropout=0.5), torch.randn(3, 64)
+    heads, hidden = ExitHeads("linear", [64] * 1, 2, dropout=0.5), torch.randn(3, 64)
     assert not torch.equal(heads.train()(1, hidden), heads(1, hidden))
     assert torch.equal(heads.eval()(1, hidden), heads(1, hidden))
 
 
 def test_bad_kinds():
     with pytest.raises(ValueError, match=r"head must be one of .*'linear', 'pooler'.*got 'deep'"):
-        ExitHeads("deep", 1, 8, 2)
+        ExitHeads("deep", [8] * 1, 2)
     with pytest.raises(ValueError, match="share_pooler needs head='pooler'"):
-        ExitHeads("linear", 1, 8, 2, share_pooler=True)
+        ExitHeads("linear", [8] * 1, 2, share_pooler=True)
