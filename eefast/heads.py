@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,27 @@ class ExitHeads(nn.Module):
             hidden = torch.tanh(pooler(hidden))
         logits: Tensor = self.classifiers[exit - 1](self.dropout(hidden))
         return logits
+
+    @torch.no_grad()
+    def start_from(self, exit: int, pooler: nn.Linear | None, classifier: nn.Linear) -> None:
+        """Copy a trained head into that of one exit (1-based); a bias that is not there is zero.
+
+        Raises:
+            ValueError: weights of other shapes than the exit's.
+        """
+        pairs: list[tuple[Any, nn.Linear]] = [(self.classifiers[exit - 1], classifier)]
+        own = self._pooler(exit)
+        if own is not None and pooler is not None:
+            pairs.append((own, pooler))
+        for ours, theirs in pairs:
+            if ours.weight.shape != theirs.weight.shape:
+                got, wanted = list(theirs.weight.shape), list(ours.weight.shape)
+                raise ValueError(f"exit {exit}: got a trained head of {got}; wanted {wanted}")
+            ours.weight.copy_(theirs.weight)
+            if theirs.bias is None:
+                ours.bias.zero_()
+            else:
+                ours.bias.copy_(theirs.bias)
 
     def weights(self, exit: int) -> HeadWeights:
         """The weights of one exit's head as the exit step takes them; views, not copies."""

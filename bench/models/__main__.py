@@ -15,16 +15,11 @@ from typing import Any
 
 import torch
 import transformers
-from transformers.models.auto import modeling_auto as auto
 
+from bench.models.tiny import TASKS
 from eefast.measure.files import write_whole
 from eefast.measure.tables import markdown_table
 
-TASKS = {
-    "Text": auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-    "Images": auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
-    "Audio": auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
-}
 _AT_ONCE = 12
 _SECONDS = 240
 
@@ -36,7 +31,7 @@ def main() -> None:
     parser.add_argument("--again", nargs="*", default=[], help="families to check once more")
     arguments = parser.parse_args()
     results = _kept(arguments.results)
-    families = [name for mapping in TASKS.values() for name in mapping]
+    families = [name for _, mapping in TASKS.values() for name in mapping]
     waiting = [n for n in dict.fromkeys(families) if n not in results or n in arguments.again]
     while waiting:
         some, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
@@ -82,7 +77,7 @@ def page(results: dict[str, dict[str, Any]]) -> str:
         "answers equal to the full model's and exits to `simulate`'s.\n\n"
         f"transformers {transformers.__version__}, torch {torch.__version__}, on the CPU.\n"
     ]
-    for task, mapping in TASKS.items():
+    for task, (_, mapping) in TASKS.items():
         rows = [results[name] for name in mapping if name in results]
         good = [row for row in rows if not row["outcome"]]
         parts.append(f"## {task}: {len(good)} of {len(rows)}\n")
@@ -92,11 +87,19 @@ def page(results: dict[str, dict[str, Any]]) -> str:
                 row.get("class", ""),
                 str(row.get("layers", "")),
                 row.get("reads", ""),
+                row.get("kept", ""),
                 row["outcome"].replace("|", "\\|") or "yes",
             )
             for row in rows
         ]
-        columns = ("model_type", "base model", "layers", "exits read", "works")
+        columns = (
+            "model_type",
+            "task model",
+            "layers",
+            "exits read",
+            "trained head kept as",
+            "works",
+        )
         parts.append(markdown_table(columns, cells) + "\n")
     return "\n".join(parts)
 

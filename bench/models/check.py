@@ -17,20 +17,24 @@ from eefast.policies import Never
 def check(model_type: str) -> dict[str, Any]:
     """What is written about the family: {"model", "layers", "reads", "outcome"}.
 
-    The outcome is "" if all went well: the study walked it and dropped rows (attach_exits), and the
-    compiled model answers with BEEM, from a trace, as `simulate` says, with the full model's logits.
+    The outcome is "" if all went well: the study walked it and dropped rows, and the
+    compiled model exits with BEEM where `simulate` says, with the full model's logits.
     """
     try:
-        base = tiny(model_type)
+        task = tiny(model_type)
     except Exception as error:
         return {"model": model_type, "outcome": f"no tiny model: {_short(error)}"}
-    found: dict[str, Any] = {"model": model_type, "class": type(base).__name__}
+    found: dict[str, Any] = {"model": model_type, "class": type(task).__name__}
     try:
-        model = eefast.attach_exits(base, num_labels=3).eval()
+        model, kept = _attached(task)
     except Exception as error:
         return {**found, "outcome": _short(error)}
     anatomy = model.config.anatomy or {}
-    found |= {"layers": model.layers.depth, "reads": anatomy.get("pooling", "adapter")}
+    found |= {
+        "layers": model.layers.depth,
+        "reads": anatomy.get("pooling", "adapter"),
+        "kept": kept,
+    }
     try:
         _compiled_as_simulated(model)
     except Exception as error:
@@ -38,10 +42,21 @@ def check(model_type: str) -> dict[str, Any]:
     return {**found, "outcome": ""}
 
 
+def _attached(task: Any) -> tuple[Any, str]:
+    """The model with exits, and the kind of head that the task model's own could be kept as."""
+    for head in ("linear", "pooler"):
+        try:
+            return eefast.attach_exits(task, head=head, init="keep"), head
+        except ValueError as error:
+            if "init='keep'" not in str(error):
+                raise
+    return eefast.attach_exits(task, init="fresh"), "no"
+
+
 def _compiled_as_simulated(model: Any) -> None:
     with torch.no_grad():
         for classifier in model.heads.classifiers:  # confidences that differ between samples
-            classifier.weight.mul_(20)
+            classifier.weight.mul_(5)
         inputs = random_inputs(model.backbone, 4)
         full = model(**inputs)
     batch = {**inputs, "labels": torch.tensor([0, 1, 2, 0])}

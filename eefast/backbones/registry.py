@@ -40,7 +40,15 @@ def base_model_of(model: PreTrainedModel) -> PreTrainedModel:
     """
     base = model.base_model if isinstance(model, PreTrainedModel) else None
     if not isinstance(base, PreTrainedModel):
-        raise TypeError(f"model: got {type(model).__name__}; wanted a transformers PreTrainedModel")
+        merge = "; call its merge_and_unload() first" if hasattr(model, "merge_and_unload") else ""
+        raise TypeError(
+            f"model: got {type(model).__name__}; wanted a transformers PreTrainedModel{merge}"
+        )
+    if base is model and type(model).__name__.endswith("Classification"):
+        # CLIP's and Whisper's hold the half that they need, under a name of its own.
+        inside = [child for child in model.children() if isinstance(child, PreTrainedModel)]
+        if len(inside) == 1:
+            return inside[0]
     return base
 
 

@@ -112,9 +112,8 @@ class GenericBackbone(Backbone):
             return (hidden, None) if norm is None else (norm(hidden[:, 0]), None)
         tokens = hidden.flatten(0, 1)
         offsets = torch.arange(0, len(tokens), hidden.shape[1], device=hidden.device) + context.last
-        if norm is None:
-            return tokens, offsets
-        return norm(tokens.index_select(0, offsets)), None
+        vectors = tokens.index_select(0, offsets)
+        return vectors if norm is None else norm(vectors), None
 
     def _mean(self, hidden: Tensor, context: GenericContext) -> Tensor:
         if hidden.dim() == 4:  # (B, C, H, W)

@@ -76,7 +76,7 @@ class GenericContext(Context):
 def _taken(tensor: Tensor, axis: int, each: int, samples: int, rows: Tensor) -> Tensor:
     if each == 1:
         return tensor.index_select(axis, rows)
-    parts: Tensor = tensor.unflatten(axis, (samples, each))  # type: ignore[no-untyped-call]
+    parts: Tensor = tensor.unflatten(axis, (samples, each))
     return parts.index_select(axis, rows).flatten(axis, axis + 1)
 
 

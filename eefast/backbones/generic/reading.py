@@ -15,15 +15,15 @@ from eefast.backbones.generic.backbone import GenericBackbone
 
 
 def is_causal(backbone: GenericBackbone, inputs: Inputs, states: list[Tensor]) -> bool:
-    """Whether the first token of a text does not know of the last: another last token shows it."""
+    """Whether no token of a text knows of those after it: another last token shows it."""
     if "input_ids" not in inputs or states[-1].dim() != 3 or states[-1].shape[1] < 2:
         return False
-    ids = inputs["input_ids"].clone()
+    ids = inputs["input_ids"].clone()  # its first sample has no padding
     ids[0, -1] = ids[0, 0]
     hidden, context = backbone.start({**inputs, "input_ids": ids})
     for i in range(1, backbone.depth + 1):
         hidden = backbone.layer(i, hidden, context)
-    return torch.equal(hidden[0, 0], states[-1][0, 0])
+    return torch.equal(hidden[0, :-1], states[-1][0, :-1])
 
 
 def readout_of(model: Any, anatomy: Anatomy, last: Tensor, output: Any, causal: bool) -> Anatomy:

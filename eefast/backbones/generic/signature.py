@@ -62,10 +62,11 @@ def _tokens(
     longest = getattr(config, "max_position_embeddings", None) or 12
     length = min(12, longest - 4 if longest > 8 else longest)
     pad, eos = getattr(config, "pad_token_id", None), getattr(config, "eos_token_id", None)
-    ids = torch.randint(3, config.vocab_size, (samples, length), generator=generator)
+    vocabulary = getattr(config, "vocab_size", 1000)  # CANINE hashes code points
+    ids = torch.randint(3, vocabulary, (samples, length), generator=generator)
     for special in (pad, eos):
         if isinstance(special, int):
-            ids[ids == special] = (special + 1) % config.vocab_size
+            ids[ids == special] = (special + 1) % vocabulary
     mask = torch.ones_like(ids)
     ends = [length - (min(2 * i, length - 1) if padded else 0) for i in range(samples)]
     for row, end in enumerate(ends):

@@ -8,7 +8,7 @@ copies hold stand-ins where the layers are. So any number of threads may run one
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -30,8 +30,7 @@ class _StandIn:
 
 
 @cache
-def _stand_in_class(layer_class: Hashable) -> type:
-    assert isinstance(layer_class, type)
+def _stand_in_class(layer_class: Any) -> type:
     return type(layer_class.__name__, (_StandIn, layer_class), {})
 
 
@@ -55,7 +54,7 @@ def twin(module: nn.Module, tree: Mapping[str, Any], call: Call) -> Any:
         assert child is not None
         if isinstance(below, int):
             state = {**child.__dict__, "_eefast_call": (below, call)}
-            children[name] = _made(_stand_in_class(type(child)), state)
+            children[name] = _made(_stand_in_class(type(child)), state)  # type: ignore[arg-type]
         else:
             children[name] = twin(child, below, call)
     state = {**module.__dict__, "_modules": children}
@@ -76,5 +75,5 @@ def apart(module: nn.Module, done: dict[int, Any] | None = None) -> Any:
 
 def _made(cls: type, state: dict[str, Any]) -> Any:
     new: Any = object.__new__(cls)
-    new.__dict__ = state
+    object.__setattr__(new, "__dict__", state)  # nn.Module's own looks for parameters in it
     return new
