@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -24,22 +25,21 @@ class ExitHeads(nn.Module):
 
     Args:
         kind: "linear" or "pooler".
-        num_exits: L.
-        hidden_size: D.
+        widths: D of each exit; L numbers.
         num_classes: C.
         share_pooler: one pooler for all exits; only with kind "pooler".
         dropout: probability, in training only.
         scorer_row: whether there is a learned score.
 
     Raises:
-        ValueError: an unknown kind, or a shared pooler where there is none.
+        ValueError: an unknown kind, or a shared pooler where there is none, or a shared
+            pooler or a scorer where widths differ.
     """
 
     def __init__(
         self,
         kind: HeadKind,
-        num_exits: int,
-        hidden_size: int,
+        widths: Sequence[int],
         num_classes: int,
         share_pooler: bool = False,
         dropout: float = 0.1,
@@ -50,12 +50,13 @@ class ExitHeads(nn.Module):
             raise ValueError(f"head must be one of {get_args(HeadKind)}, got {kind!r}")
         if share_pooler and kind != "pooler":
             raise ValueError(f"share_pooler needs head='pooler', got head={kind!r}")
-        poolers = 0 if kind == "linear" else 1 if share_pooler else num_exits
-        self.poolers = nn.ModuleList(nn.Linear(hidden_size, hidden_size) for _ in range(poolers))
-        self.classifiers = nn.ModuleList(
-            nn.Linear(hidden_size, num_classes) for _ in range(num_exits)
-        )
-        self.scorer = nn.Linear(hidden_size, 1) if scorer_row else None
+        if len(set(widths)) > 1 and (share_pooler or scorer_row):
+            what = "share_pooler" if share_pooler else "scorer_row"
+            raise ValueError(f"{what} needs exits of one width, got widths {list(widths)}")
+        poolers = [] if kind == "linear" else widths[:1] if share_pooler else widths
+        self.poolers = nn.ModuleList(nn.Linear(width, width) for width in poolers)
+        self.classifiers = nn.ModuleList(nn.Linear(width, num_classes) for width in widths)
+        self.scorer = nn.Linear(widths[0], 1) if scorer_row else None
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -70,6 +71,27 @@ class ExitHeads(nn.Module):
         hidden = self.dropout(hidden)
         score = None if self.scorer is None else self.scorer(hidden).squeeze(-1).float().sigmoid()
         return self.classifiers[exit - 1](hidden), score
+
+    @torch.no_grad()
+    def start_from(self, exit: int, pooler: nn.Linear | None, classifier: nn.Linear) -> None:
+        """Copy a trained head into that of one exit (1-based); a bias that is not there is zero.
+
+        Raises:
+            ValueError: weights of other shapes than the exit's.
+        """
+        pairs: list[tuple[Any, nn.Linear]] = [(self.classifiers[exit - 1], classifier)]
+        own = self._pooler(exit)
+        if own is not None and pooler is not None:
+            pairs.append((own, pooler))
+        for ours, theirs in pairs:
+            if ours.weight.shape != theirs.weight.shape:
+                got, wanted = list(theirs.weight.shape), list(ours.weight.shape)
+                raise ValueError(f"exit {exit}: got a trained head of {got}; wanted {wanted}")
+            ours.weight.copy_(theirs.weight)
+            if theirs.bias is None:
+                ours.bias.zero_()
+            else:
+                ours.bias.copy_(theirs.bias)
 
     def weights(self, exit: int, scorer_row: bool = False) -> HeadWeights:
         """The weights of one exit's head as the exit step takes them; views of the parameters.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -20,12 +21,21 @@ from transformers import (
 from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import cached_file
 
-from eefast.backbones import Inputs, backbone_for, base_model_of, gathered
+from eefast.backbones import (
+    Anatomy,
+    Inputs,
+    backbone_for,
+    base_model_of,
+    gathered,
+    has_adapter,
+    study,
+)
 from eefast.forward import over_inputs
 from eefast.heads import ExitHeads, HeadKind
 from eefast.labels import check_labels
 from eefast.policies import Policy, policy_from_dict
 from eefast.policies.files import POLICY_TENSORS, load_policy_tensors, save_policy_tensors
+from eefast.trained_heads import check_task, trained_head
 from eefast.training import needs_scores, objective
 
 
@@ -45,6 +55,8 @@ class MultiExitConfig(PretrainedConfig):
             your own (see `eefast.training`).
         objective_options: its options by name.
         policies: stored policies by name, as `Policy.to_dict` describes them.
+        anatomy: how a model without an adapter is walked (`Anatomy.to_dict`): found once, by
+            `attach_exits`.
     """
 
     model_type = "eefast"
@@ -70,6 +82,7 @@ class MultiExitConfig(PretrainedConfig):
         objective: str = "beem",
         objective_options: dict[str, Any] | None = None,
         policies: dict[str, dict[str, Any]] | None = None,
+        anatomy: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(backbone_config, dict):
@@ -83,6 +96,7 @@ class MultiExitConfig(PretrainedConfig):
         self.objective = objective
         self.objective_options = dict(objective_options or {})
         self.policies = dict(policies or {})
+        self.anatomy = anatomy
         super().__init__(**kwargs)
 
 
@@ -122,14 +136,17 @@ class MultiExitModel(PreTrainedModel):
             # post_init below would draw new weights for modules without this mark.
             for module in backbone.modules():
                 module._is_hf_initialized = True  # type: ignore[assignment]
+        if config.anatomy is None and not has_adapter(backbone):
+            config.anatomy = study(backbone).to_dict()
         self.backbone = _without_pooler(backbone)
         config.backbone_config = self.backbone.config  # one object: what changes it is saved
-        self.layers = backbone_for(self.backbone)
+        anatomy = None if config.anatomy is None else Anatomy.from_dict(config.anatomy)
+        self.layers = backbone_for(self.backbone, anatomy)
+        self.main_input_name = backbone.main_input_name
         config.exits = _checked_exits(config.exits, self.layers.depth)
         self.heads = ExitHeads(
             config.head,
-            len(config.exits),
-            self.layers.widths[-1],
+            [self.layers.widths[layer - 1] for layer in config.exits],
             self.num_classes,
             config.share_pooler,
             config.head_dropout,
@@ -280,12 +297,14 @@ def attach_exits(
     exits: Literal["all"] | Sequence[int] = "all",
     head: HeadKind = "linear",
     share_pooler: bool = False,
+    init: Literal["keep", "copy", "fresh"] | None = None,
     **options: Any,
 ) -> MultiExitModel:
     """Give a transformers model an exit after each of its layers, or after some of them.
 
-    The result shares the backbone's weights with `model` (training it trains both); the heads
-    are new. Class names and their number come from `model.config`.
+    The result shares the backbone's weights with `model` (training it trains both). Class names
+    and their number come from `model.config`. A family without an adapter is studied first: a few
+    forwards of a small random batch show how its layers are walked (`eefast.backbones.study`).
 
     Args:
         model: a base model (`AutoModel`) or a task model (its backbone is taken) of a family in
@@ -293,19 +312,25 @@ def attach_exits(
         exits: "all", or 1-based layers, ascending, ending with the last layer.
         head: "linear" (D -> C), or "pooler" (dense and tanh, then D -> C).
         share_pooler: one pooler for all exits.
+        init: "keep": the last exit gets a copy of the head that `model` was trained with, and
+            answers as `model` does; the others are new. "copy": all exits start from that copy.
+            "fresh": all are new. None: "keep", or, if no head of that kind is found in a task
+            model, "fresh" with a warning.
         **options: further fields of the config: num_labels, or id2label and label2id (by default
             the model's), head_dropout, scorer_row, objective, objective_options.
 
     Raises:
         TypeError: an unknown option, or not a transformers model.
-        ValueError: a family without an adapter, or exits that are not layers of the model.
+        ValueError: a model that cannot be walked, a task without exits, exits that are not layers
+            of the model, or no trained head to keep or copy.
     """
+    if init not in (None, "keep", "copy", "fresh"):
+        raise ValueError(f"init must be 'keep', 'copy' or 'fresh', got {init!r}")
     backbone = base_model_of(model)
     unknown = sorted(options.keys() - _OPTIONS)
     if unknown:
         raise TypeError(f"attach_exits got unknown options {unknown}; there are {sorted(_OPTIONS)}")
-    if getattr(model.config, "problem_type", None) == "multi_label_classification":
-        raise ValueError("model: got a multi-label classifier; exits choose one class")
+    check_task(model)
     if "id2label" in options:
         options.setdefault("label2id", {name: i for i, name in options["id2label"].items()})
     if options.get("num_labels", 1) < 1:
@@ -327,13 +352,43 @@ def attach_exits(
     attached = MultiExitModel(config, backbone)
     attached.heads.to(backbone.device, backbone.dtype)
     attached.train(model.training)
+    if init != "fresh":
+        _start_from_trained_head(attached, model, backbone, init)
     return attached
+
+
+def _start_from_trained_head(
+    attached: MultiExitModel, model: PreTrainedModel, backbone: PreTrainedModel, init: str | None
+) -> None:
+    found = None
+    if attached.num_classes == model.config.num_labels:
+        anatomy = attached.config.anatomy
+        found = trained_head(
+            model,
+            backbone,
+            None if anatomy is None else Anatomy.from_dict(anatomy),
+            attached.config.head,
+        )
+    if found is not None:
+        exits = range(1, attached.num_exits + 1) if init == "copy" else [attached.num_exits]
+        for exit in exits:
+            attached.heads.start_from(exit, found.pooler, found.classifier)
+        return
+    what = (
+        f"model: {type(model).__name__} has no {attached.config.head!r} head for "
+        f"{attached.num_classes} classes with which the last exit would answer as it does"
+    )
+    if init is not None:
+        raise ValueError(f"{what}; init={init!r} needs one (another `head`, or init='fresh')")
+    if model is not backbone and attached.num_classes == model.config.num_labels:
+        warnings.warn(f"{what}: all exits start anew", stacklevel=3)
 
 
 def _without_pooler(backbone: PreTrainedModel) -> PreTrainedModel:
     # Exits bring their own poolers. The caller's model keeps its one: a copy of the outermost
-    # module, which shares all weights, goes without.
-    if getattr(backbone, "pooler", None) is None:
+    # module, which shares all weights, goes without. (A mean over pixels may stay.)
+    pooler = getattr(backbone, "pooler", None)
+    if pooler is None or not any(True for _ in pooler.parameters()):
         return backbone
     bare = copy.copy(backbone)
     bare._modules = dict(backbone._modules)

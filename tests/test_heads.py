@@ -11,7 +11,7 @@ from eefast.ops import ExitState, Gain, Keep, exit_step
     ("kind", "share"), [("linear", False), ("pooler", False), ("pooler", True)]
 )
 def test_the_exit_step_computes_the_same_logits(kind, share):
-    heads = ExitHeads(kind, 3, 16, 4, share).eval()
+    heads = ExitHeads(kind, [16] * 3, 4, share).eval()
     hidden = torch.randn(5, 16)
     for exit in (1, 2, 3):
         state = ExitState.start(5, 4, 1)
@@ -25,15 +25,15 @@ def test_the_exit_step_computes_the_same_logits(kind, share):
 
 
 def test_poolers_are_one_shared_or_one_per_exit():
-    assert len(ExitHeads("linear", 3, 8, 2).poolers) == 0
-    assert len(ExitHeads("pooler", 3, 8, 2).poolers) == 3
-    shared = ExitHeads("pooler", 3, 8, 2, share_pooler=True)
+    assert len(ExitHeads("linear", [8] * 3, 2).poolers) == 0
+    assert len(ExitHeads("pooler", [8] * 3, 2).poolers) == 3
+    shared = ExitHeads("pooler", [8] * 3, 2, share_pooler=True)
     assert len(shared.poolers) == 1
     assert shared.weights(1).pooler_weight.data_ptr() == shared.weights(3).pooler_weight.data_ptr()
 
 
 def test_weights_are_views_of_the_parameters():
-    heads = ExitHeads("pooler", 2, 8, 2, scorer_row=True)
+    heads = ExitHeads("pooler", [8] * 2, 2, scorer_row=True)
     weights = heads.weights(2)
     with torch.no_grad():
         heads.classifiers[1].weight.fill_(3)
@@ -45,7 +45,7 @@ def test_weights_are_views_of_the_parameters():
 
 @pytest.mark.parametrize("kind", ["linear", "pooler"])
 def test_the_scorer_is_a_last_row_that_reads_what_the_classifier_reads(kind):
-    heads, hidden = ExitHeads(kind, 2, 16, 3, scorer_row=True).eval(), torch.randn(5, 16)
+    heads, hidden = ExitHeads(kind, [16] * 2, 3, scorer_row=True).eval(), torch.randn(5, 16)
     for exit in (1, 2):
         pooler_weight, pooler_bias, weight, bias = heads.weights(exit, scorer_row=True)
         read = hidden
@@ -62,22 +62,24 @@ def test_the_scorer_is_a_last_row_that_reads_what_the_classifier_reads(kind):
 
 
 def test_scores_are_float32_in_low_precision():
-    heads = ExitHeads("linear", 1, 8, 2, scorer_row=True).bfloat16()
+    heads = ExitHeads("linear", [8] * 1, 2, scorer_row=True).bfloat16()
     logits, score = heads(1, torch.randn(3, 8).bfloat16())
     assert (logits.dtype, score.dtype) == (torch.bfloat16, torch.float32)
     assert heads.weights(1, scorer_row=True).weight.dtype == torch.bfloat16
 
 
 def test_dropout_in_training_only():
-    heads, hidden = ExitHeads("linear", 1, 64, 2, dropout=0.5), torch.randn(3, 64)
+    heads, hidden = ExitHeads("linear", [64], 2, dropout=0.5), torch.randn(3, 64)
     assert not torch.equal(heads.train()(1, hidden)[0], heads(1, hidden)[0])
     assert torch.equal(heads.eval()(1, hidden)[0], heads(1, hidden)[0])
 
 
 def test_bad_kinds():
     with pytest.raises(ValueError, match=r"head must be one of .*'linear', 'pooler'.*got 'deep'"):
-        ExitHeads("deep", 1, 8, 2)
+        ExitHeads("deep", [8] * 1, 2)
     with pytest.raises(ValueError, match="share_pooler needs head='pooler'"):
-        ExitHeads("linear", 1, 8, 2, share_pooler=True)
+        ExitHeads("linear", [8], 2, share_pooler=True)
+    with pytest.raises(ValueError, match="scorer_row needs exits of one width"):
+        ExitHeads("linear", [8, 4], 2, scorer_row=True)
     with pytest.raises(ValueError, match="heads have no scorer"):
-        ExitHeads("linear", 1, 8, 2).weights(1, scorer_row=True)
+        ExitHeads("linear", [8], 2).weights(1, scorer_row=True)

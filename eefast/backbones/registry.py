@@ -8,6 +8,7 @@ from typing import TypeVar
 from transformers import PreTrainedModel
 
 from eefast.backbones.base import Backbone
+from eefast.backbones.generic import Anatomy, GenericBackbone, study
 
 B = TypeVar("B", bound="type[Backbone]")
 _BACKBONES: dict[str, Callable[[PreTrainedModel], Backbone]] = {}
@@ -39,25 +40,37 @@ def base_model_of(model: PreTrainedModel) -> PreTrainedModel:
     """
     base = model.base_model if isinstance(model, PreTrainedModel) else None
     if not isinstance(base, PreTrainedModel):
-        raise TypeError(f"model: got {type(model).__name__}; wanted a transformers PreTrainedModel")
+        merge = "; call its merge_and_unload() first" if hasattr(model, "merge_and_unload") else ""
+        raise TypeError(
+            f"model: got {type(model).__name__}; wanted a transformers PreTrainedModel{merge}"
+        )
+    if base is model and type(model).__name__.endswith("Classification"):
+        # CLIP's and Whisper's hold the half that they need, under a name of its own.
+        inside = [child for child in model.children() if isinstance(child, PreTrainedModel)]
+        if len(inside) == 1:
+            return inside[0]
     return base
 
 
-def backbone_for(model: PreTrainedModel) -> Backbone:
-    """The adapter around a base model, or around the base model of a task model.
+def has_adapter(model: PreTrainedModel) -> bool:
+    """Whether an adapter is registered for the family, so that nothing has to be studied."""
+    return base_model_of(model).config.model_type in _BACKBONES
+
+
+def backbone_for(model: PreTrainedModel, anatomy: Anatomy | None = None) -> Backbone:
+    """The backbone around a base model, or around the base model of a task model.
+
+    That is the family's adapter where there is one, else the generic one.
+
+    Args:
+        model: a transformers model.
+        anatomy: what `study` found of a model of this config; None: it is studied now.
 
     Raises:
         TypeError: not a transformers model.
-        ValueError: a family without an adapter, or a decoder.
+        ValueError: an adapter that does not take decoders, or a model that cannot be walked.
     """
     base = base_model_of(model)
-    family = base.config.model_type
-    if family not in _BACKBONES:
-        raise ValueError(
-            f"model: got model_type '{family}'; there are backbones for "
-            f"{', '.join(sorted(_BACKBONES))}. To add one, write a subclass of "
-            "eefast.backbones.Backbone with start and layer (and readout, where exits do not read "
-            f"the first token) and decorate it with @register_backbone('{family}'); "
-            "help(eefast.backbones.base) shows one"
-        )
-    return _BACKBONES[family](base)
+    if has_adapter(base):
+        return _BACKBONES[base.config.model_type](base)
+    return GenericBackbone(base, study(base) if anatomy is None else anatomy)

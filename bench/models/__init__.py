@@ -1,0 +1,1 @@
+"""Which of transformers' families eefast walks: `python -m bench.models` writes docs/models.md."""
