@@ -43,5 +43,5 @@ def exit_step(
     state = ExitState.start(batch, classes, EXITS, device)
     table = torch.tensor([[0.5, float("inf"), 0.0]] * EXITS, device=device)
     step = Step(exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE).pack()
-    others = (None, *head, table, None, step, *state)
+    others = (None, *head, None, table, None, step, *state)
     return lambda: op(hidden, *others), state

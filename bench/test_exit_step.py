@@ -1,4 +1,4 @@
-"""What one exit costs: the papers' eager chain against the implementations of the exit step.
+"""What one exit costs: the papers' eager chain, compared with the implementations of the exit step.
 
     pytest bench/test_exit_step.py --benchmark-only --benchmark-group-by=param:case
 

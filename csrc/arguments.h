@@ -140,92 +140,151 @@ inline int64_t expect_in(const char* name, int64_t value, int64_t least, int64_t
 struct Tensors {
   explicit Tensors(const StableIValue* stack)
       : hidden(Argument::required("hidden", stack[0])),
-        positions(Argument::optional("positions", stack[1])),
+        offsets(Argument::optional("offsets", stack[1])),
         pooler_weight(Argument::optional("pooler_weight", stack[2])),
         pooler_bias(Argument::optional("pooler_bias", stack[3])),
         weight(Argument::required("weight", stack[4])),
         bias(Argument::optional("bias", stack[5])),
-        table(Argument::required("table", stack[6])),
-        rows(Argument::optional("rows", stack[7])),
-        score(Argument::required("score", stack[9])),
-        prediction(Argument::required("prediction", stack[10])),
-        exit_layer(Argument::required("exit_layer", stack[11])),
-        logits(Argument::optional("logits", stack[12])),
-        running(Argument::required("running", stack[13])),
-        control(Argument::optional("control", stack[14])) {}
+        scorer(Argument::optional("scorer", stack[6])),
+        table(Argument::required("table", stack[7])),
+        rows(Argument::optional("rows", stack[8])),
+        step(to<int64_t>(stack[9])),
+        score(Argument::required("score", stack[10])),
+        prediction(Argument::required("prediction", stack[11])),
+        exit_layer(Argument::required("exit_layer", stack[12])),
+        logits(Argument::required("logits", stack[13])),
+        running(Argument::required("running", stack[14])),
+        votes(Argument::optional("votes", stack[15])),
+        memory(Argument::optional("memory", stack[16])),
+        control(Argument::optional("control", stack[17])) {}
 
-  const Argument hidden, positions, pooler_weight, pooler_bias, weight, bias, table, rows;
-  const Argument score, prediction, exit_layer, logits, running, control;
+  const Argument hidden, offsets, pooler_weight, pooler_bias, weight, bias, scorer, table, rows;
+  const int64_t step;
+  const Argument score, prediction, exit_layer, logits, running, votes, memory, control;
 };
 
 // What a call that has passed the checks says besides its tensors.
 struct Call {
-  int64_t rows, tokens, width, classes, samples, exits;
-  int64_t token_stride;  // in elements; 0 where there is one token
-  int64_t exit;          // 1-based
+  int64_t rows, tokens, width, samples, exits;
+  int64_t classes;  // without the row of a scorer
+  int64_t exit;     // 1-based
   int32_t layer;
   Keep keep;
   Gain gain;
   bool strict;
+  Accumulate accumulate;
+  Scorer scorer;
 
   bool last_exit() const { return exit == exits; }
+  int64_t outputs() const { return classes + (scorer == Scorer::kRow); }
 };
 
+// The vectors that the head reads. `tokens` is how many there are to choose from by offset.
+inline void check_hidden(const Tensors& on, Call& call) {
+  const int64_t dim = on.hidden.dim();
+  if (on.offsets.given()) {
+    if (dim != 2) fail("hidden must be [tokens, width] with offsets; got ", on.hidden.text());
+    if (on.offsets.dim() != 1) fail("offsets must be [rows]; got ", on.offsets.text());
+    call.rows = on.offsets.size(0);
+    on.offsets.expect<1>(aoti_torch_dtype_int64(), {call.rows});
+  } else {
+    if (dim != 2 && dim != 3) {
+      fail("hidden must be [rows, width] or [rows, tokens, width]; got ", on.hidden.text());
+    }
+    if (dim == 3 && on.hidden.size(1) < 1) {
+      fail("hidden must have at least one token; got ", on.hidden.text());
+    }
+    call.rows = on.hidden.size(0);
+  }
+  call.tokens = on.hidden.size(0);
+  call.width = on.hidden.size(dim - 1);
+  if (on.hidden.stride(dim - 1) != 1 && call.width > 1 && call.tokens > 0) {
+    fail(
+        "the elements of a row of hidden must be adjacent; got a stride of ",
+        on.hidden.stride(dim - 1));
+  }
+}
+
+// The exit and the policy's kinds: the bits of eefast/ops/step.py.
+inline void check_step(const Tensors& on, Call& call) {
+  const int64_t step = on.step;
+  call.exit = expect_in("exit", step & 0xFFFF, 1, call.exits);
+  call.layer = static_cast<int32_t>(expect_in("layer", step >> 16 & 0xFFFF, 1, 0xFFFF));
+  call.keep = static_cast<Keep>(expect_in("keep", step >> 32 & 0xFF, 0, kKeepKinds - 1));
+  call.gain = static_cast<Gain>(expect_in("gain", step >> 40 & 0xFF, 0, kGainKinds - 1));
+  call.strict = step >> 48 & 1;
+  call.accumulate = static_cast<Accumulate>(
+      expect_in("accumulate", step >> 49 & 3, 0, kAccumulateKinds - 1));
+  call.scorer =
+      static_cast<Scorer>(expect_in("scorer's kind", step >> 51 & 3, 0, kScorerKinds - 1));
+
+  const bool scored = call.scorer != Scorer::kNone;
+  if (!scored && (call.keep == Keep::kNotScore || call.gain == Gain::kScore)) {
+    fail("a policy that keeps by, or gains, the learned score needs a scorer");
+  }
+  if (call.gain == Gain::kVotes && call.accumulate != Accumulate::kVotes) {
+    fail("a policy that gains votes must accumulate them");
+  }
+  if (call.scorer == Scorer::kNetwork && call.accumulate == Accumulate::kLogProbabilities) {
+    fail("a network reads the vote share, which accumulated log-probabilities have not");
+  }
+}
+
+// The scorer's weights, the votes and the memory: each where the policy asks for it.
+inline void check_parts(const Tensors& on, const Call& call) {
+  const int32_t float32 = aoti_torch_dtype_float32();
+  const bool network = call.scorer == Scorer::kNetwork;
+  if (on.scorer.given() != network) {
+    fail("scorer must be given if and only if the policy has a network");
+  }
+  if (network) {
+    if (on.scorer.dim() != 2) fail("scorer must be [units, features + 2]; got ", on.scorer.text());
+    on.scorer.expect<2>(float32, {on.scorer.size(0), features(call.classes, call.exit) + 2});
+  }
+  if (on.votes.given() != (network || call.accumulate != Accumulate::kNone)) {
+    fail("votes must be given if and only if the policy accumulates or has a network");
+  }
+  if (on.votes.given()) on.votes.expect<2>(float32, {call.samples, call.classes});
+  if (!on.memory.given()) {
+    if (network) fail("memory must be given where the policy has a network; got None");
+    return;
+  }
+  if (call.scorer == Scorer::kNone) fail("memory holds a scorer's scores; there is no scorer");
+  if (on.memory.dim() != 2 || on.memory.size(1) < call.exits) {
+    fail("memory must be [samples, ", call.exits, " or more]; got ", on.memory.text());
+  }
+  on.memory.expect<2>(float32, {call.samples, on.memory.size(1)});
+}
+
 // Checks all that can be known without reading a tensor's elements, which may be on a device: what
-// `rows` and `positions` hold is left.
+// `rows` and `offsets` hold is left.
 inline Call checked(
-    const Tensors& on, int64_t step, std::initializer_list<int32_t> dtypes, const char* names) {
+    const Tensors& on, std::initializer_list<int32_t> dtypes, const char* names) {
   Call call{};
   const int32_t float32 = aoti_torch_dtype_float32(), int32 = aoti_torch_dtype_int32();
   const int32_t int64 = aoti_torch_dtype_int64(), dtype = on.hidden.dtype();
   if (std::find(dtypes.begin(), dtypes.end(), dtype) == dtypes.end()) {
     fail("hidden must be ", names, "; got ", on.hidden.text());
   }
-  const int64_t dim = on.hidden.dim();
-  if (dim != 2 && dim != 3) {
-    fail("hidden must be [rows, width] or [rows, tokens, width]; got ", on.hidden.text());
-  }
-  call.rows = on.hidden.size(0);
-  call.width = on.hidden.size(dim - 1);
-  call.tokens = dim == 3 ? on.hidden.size(1) : 1;
-  call.token_stride = dim == 3 ? on.hidden.stride(1) : 0;
-  if (on.hidden.stride(dim - 1) != 1 && call.width > 1 && call.rows > 0) {
-    fail(
-        "the elements of a row of hidden must be adjacent; got a stride of ",
-        on.hidden.stride(dim - 1));
-  }
-  if (call.tokens < 1) fail("hidden must have at least one token; got ", on.hidden.text());
-
-  if (on.weight.dim() != 2 || on.weight.size(0) < 1) {
-    fail("weight must be [classes, width] with at least one class; got ", on.weight.text());
-  }
-  call.classes = on.weight.size(0);
-  on.weight.expect<2>(dtype, {call.classes, call.width});
-  if (on.bias.given()) on.bias.expect<1>(dtype, {call.classes});
-  if (on.pooler_weight.given()) on.pooler_weight.expect<2>(dtype, {call.width, call.width});
-  if (on.pooler_bias.given()) {
-    if (!on.pooler_weight.given()) fail("pooler_bias needs pooler_weight; got None for it");
-    on.pooler_bias.expect<1>(dtype, {call.width});
-  }
+  check_hidden(on, call);
 
   if (on.table.dim() != 2 || on.table.size(0) < 1) {
     fail("table must be [exits, 3]; got ", on.table.text());
   }
   call.exits = on.table.size(0);
   on.table.expect<2>(float32, {call.exits, 3});
-  // The bits of eefast/ops/step.py.
-  call.exit = expect_in("exit", step & 0xFFFF, 1, call.exits);
-  call.layer = static_cast<int32_t>(expect_in("layer", step >> 16 & 0xFFFF, 1, 0xFFFF));
-  call.keep = static_cast<Keep>(expect_in("keep", step >> 32 & 0xFF, 0, kKeepKinds - 1));
-  call.gain = static_cast<Gain>(expect_in("gain", step >> 40 & 0xFF, 0, kGainKinds - 1));
-  call.strict = step >> 48 & 1;
+  check_step(on, call);
 
   if (on.score.dim() != 1) fail("score must be [samples]; got ", on.score.text());
   call.samples = on.score.size(0);
   on.score.expect<1>(float32, {call.samples});
   on.prediction.expect<1>(int32, {call.samples});
   on.exit_layer.expect<1>(int32, {call.samples});
-  if (on.logits.given()) on.logits.expect<2>(float32, {call.samples, call.classes});
+  if (on.logits.dim() != 2 || on.logits.size(1) < 1) {
+    fail("logits must be [samples, classes] with at least one class; got ", on.logits.text());
+  }
+  call.classes = on.logits.size(1);
+  on.logits.expect<2>(float32, {call.samples, call.classes});
   on.running.expect<1>(aoti_torch_dtype_bool(), {call.exits});
   if (on.control.given()) on.control.expect<2>(int64, {call.exits, 2});
   if (on.rows.given()) {
@@ -235,10 +294,15 @@ inline Call checked(
         "hidden has ", call.rows, " rows for ", call.samples,
         " samples: rows must tell whose they are");
   }
-  if (on.positions.given()) {
-    if (dim != 3) fail("positions need hidden of [rows, tokens, width]; got ", on.hidden.text());
-    on.positions.expect<1>(int64, {call.samples});
+
+  on.weight.expect<2>(dtype, {call.outputs(), call.width});
+  if (on.bias.given()) on.bias.expect<1>(dtype, {call.outputs()});
+  if (on.pooler_weight.given()) on.pooler_weight.expect<2>(dtype, {call.width, call.width});
+  if (on.pooler_bias.given()) {
+    if (!on.pooler_weight.given()) fail("pooler_bias needs pooler_weight; got None for it");
+    on.pooler_bias.expect<1>(dtype, {call.width});
   }
+  check_parts(on, call);
   return call;
 }
 

@@ -5,8 +5,7 @@ from eefast.backbones import Backbone, Context, Inputs, register_backbone
 from eefast.calibration import calibrate
 from eefast.multi_exit import MultiExitConfig, MultiExitModel, MultiExitOutput, attach_exits
 from eefast.runtime import CompiledModel, EarlyExitOutput, RuntimeStats, compile
-from eefast.simulation import Simulation, pareto_front, simulate, trade_off
-from eefast.trace import ExitTrace, record_trace
+from eefast.traces import ExitTrace, Simulation, pareto_front, record_trace, simulate, trade_off
 
 __version__ = "0.1.0"
 

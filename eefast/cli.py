@@ -44,7 +44,7 @@ def train(
         str, typer.Option(help="'all', or layers with an exit, e.g. '3,6,9,12'")
     ] = "all",
     head: Annotated[str, typer.Option(help="'linear' or 'pooler'")] = "linear",
-    objective: Annotated[str, typer.Option(help="'beem' or 'weighted'")] = "beem",
+    objective: Annotated[str, typer.Option(help="'beem', 'weighted', 'eeic' or 'berxit'")] = "beem",
     epochs: Annotated[float, typer.Option(help="passes over the data", min=0.0)] = 3.0,
     batch_size: Annotated[int, typer.Option(help="samples a step", min=1)] = 32,
     learning_rate: Annotated[float, typer.Option(help="peak learning rate")] = 5e-5,
@@ -53,15 +53,15 @@ def train(
 ) -> None:
     """Attach exits to a classifier, train them and, given validation data, calibrate BEEM.
 
-    Interrupted, it goes on from its last checkpoint (one every 100 steps) when it is called again
-    with the same arguments.
+    After an interruption, the same command continues from the last checkpoint (one every 100
+    steps).
     """
     from transformers import AutoModel, AutoTokenizer, set_seed
 
     from eefast.calibration import calibrate
     from eefast.data import class_names, encode, load_table
     from eefast.multi_exit import attach_exits
-    from eefast.trace import record_trace
+    from eefast.traces import record_trace
     from eefast.training.fine_tune import batches, fine_tune
 
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -112,7 +112,7 @@ def _layers(exits: str) -> Literal["all"] | list[int]:
 
 
 def main() -> None:
-    """Entry point: what is wrong with the input is said in one line, without a traceback."""
+    """Entry point: wrong input gives one line that says so, without a traceback."""
     try:
         app()
     except (ValueError, TypeError, OSError) as error:

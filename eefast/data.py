@@ -84,7 +84,7 @@ def encode(
 
     def encode_batch(batch: dict[str, list[Any]]) -> dict[str, Any]:
         labels = batch["label"]
-        if isinstance(feature, ClassLabel):  # numbers of its own
+        if isinstance(feature, ClassLabel):  # the column's own numbers
             labels = feature.int2str(labels)
         unknown = sorted({str(label) for label in labels} - number.keys())
         if unknown:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from safetensors import SafetensorError
@@ -18,13 +18,15 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.utils.generic import ModelOutput
+from transformers.utils.hub import cached_file
 
 from eefast.backbones import Inputs, backbone_for, base_model_of, gathered
 from eefast.forward import over_inputs
 from eefast.heads import ExitHeads, HeadKind
 from eefast.labels import check_labels
 from eefast.policies import Policy, policy_from_dict
-from eefast.training import objective
+from eefast.policies.files import POLICY_TENSORS, load_policy_tensors, save_policy_tensors
+from eefast.training import needs_scores, objective
 
 
 class MultiExitConfig(PretrainedConfig):
@@ -37,7 +39,11 @@ class MultiExitConfig(PretrainedConfig):
         head: "linear" or "pooler" (see `eefast.heads.ExitHeads`).
         share_pooler: one pooler for all exits.
         head_dropout: dropout before the classifiers, in training.
-        objective: training objective, "beem" or "weighted" (see `eefast.training`).
+        scorer_row: give the heads a learned score (see `eefast.heads.ExitHeads`); None: if the
+            objective trains one.
+        objective: name of the training objective, "beem", "weighted", "eeic", "berxit" or one of
+            your own (see `eefast.training`).
+        objective_options: its options by name.
         policies: stored policies by name, as `Policy.to_dict` describes them.
     """
 
@@ -45,7 +51,13 @@ class MultiExitConfig(PretrainedConfig):
     sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012 (transformers' own protocol)
     # Trainer.evaluate then hands compute_metrics the last exit's logits, as any classifier's.
     # (The others are a compiled model's.)
-    keys_to_ignore_at_inference = ["exit_logits", "prediction", "exit_layer", "score"]  # noqa: RUF012
+    keys_to_ignore_at_inference = [  # noqa: RUF012
+        "exit_logits",
+        "exit_scores",
+        "prediction",
+        "exit_layer",
+        "score",
+    ]
 
     def __init__(
         self,
@@ -54,7 +66,9 @@ class MultiExitConfig(PretrainedConfig):
         head: HeadKind = "linear",
         share_pooler: bool = False,
         head_dropout: float = 0.1,
+        scorer_row: bool | None = None,
         objective: str = "beem",
+        objective_options: dict[str, Any] | None = None,
         policies: dict[str, dict[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -65,7 +79,9 @@ class MultiExitConfig(PretrainedConfig):
         self.head = head
         self.share_pooler = share_pooler
         self.head_dropout = head_dropout
+        self.scorer_row = needs_scores(objective) if scorer_row is None else scorer_row
         self.objective = objective
+        self.objective_options = dict(objective_options or {})
         self.policies = dict(policies or {})
         super().__init__(**kwargs)
 
@@ -77,6 +93,7 @@ class MultiExitOutput(ModelOutput):
     loss: Tensor | None = None  # scalar, if labels were given
     logits: Tensor | None = None  # (B, C): the last exit's
     exit_logits: tuple[Tensor, ...] | None = None  # L times (B, C), first exit first
+    exit_scores: tuple[Tensor, ...] | None = None  # L times (B,) float32, if heads have a scorer
 
 
 class MultiExitModel(PreTrainedModel):
@@ -116,8 +133,10 @@ class MultiExitModel(PreTrainedModel):
             self.num_classes,
             config.share_pooler,
             config.head_dropout,
+            config.scorer_row,
         )
-        self.objective = objective(config.objective)
+        self.objective = objective(config.objective, **config.objective_options)
+        self._policy_tensors: dict[str, dict[str, Tensor]] = {}  # by name of the policy
         self.post_init()  # type: ignore[no-untyped-call]
 
     @property
@@ -142,13 +161,17 @@ class MultiExitModel(PreTrainedModel):
         """
         if not isinstance(policy, Policy):
             raise TypeError(f"policy must be a Policy, got {policy!r}")
-        policy.check(self.num_exits, self.num_classes)
+        learned = self.heads.scorer is not None
+        policy.check(self.num_exits, self.num_classes, learned_scores=learned)
         self.config.policies[policy.name] = policy.to_dict()
+        self._policy_tensors[policy.name] = policy.tensors()
 
     def get_policy(self, name: str) -> Policy | None:
         """The stored policy of that name, or None."""
         description = self.config.policies.get(name)
-        return None if description is None else policy_from_dict(description)
+        if description is None:
+            return None
+        return policy_from_dict(description, self._policy_tensors.get(name))
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -175,19 +198,28 @@ class MultiExitModel(PreTrainedModel):
         self.layers.check(inputs)
         hidden, context = self.layers.start(inputs)
         logits: list[Tensor] = []
+        scores: list[Tensor] = []
         for layer in range(1, self.layers.depth + 1):
             hidden = self.layers.layer(layer, hidden, context)
             if layer in self.config.exits:
                 vectors = gathered(*self.layers.readout(layer, hidden, context))
-                logits.append(self.heads(len(logits) + 1, vectors))
+                exit_logits, score = self.heads(len(logits) + 1, vectors)
+                logits.append(exit_logits)
+                if score is not None:
+                    scores.append(score)
         output = MultiExitOutput(
-            loss=None if labels is None else self.objective(logits, labels),
-            logits=logits[-1],
-            exit_logits=tuple(logits),
+            logits=logits[-1], exit_logits=tuple(logits), exit_scores=tuple(scores) or None
         )
+        if labels is not None:
+            output = replace(output, loss=self.objective(output, labels))
         if return_dict is None:
             return_dict = self.config.return_dict
         return output if return_dict else output.to_tuple()
+
+    def save_pretrained(self, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
+        """As for any transformers model; the tensors of stored policies lie beside the weights."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        save_policy_tensors(save_directory, self._policy_tensors)
 
     @classmethod
     def from_pretrained(
@@ -219,6 +251,11 @@ class MultiExitModel(PreTrainedModel):
         except SafetensorError as error:
             raise ValueError(f"the weights in {path} are damaged: {error}") from error
         model, info = loaded
+        where = {k: v for k, v in kwargs.items() if k in _WHERE}
+        where["_raise_exceptions_for_missing_entries"] = False
+        tensors = cached_file(path, POLICY_TENSORS, **where)
+        if tensors is not None:
+            model._policy_tensors = load_policy_tensors(tensors)
         wrong = {k: sorted(map(str, info[k])) for k in _MUST_BE_EMPTY}
         if any(wrong.values()):
             raise ValueError(f"the weights in {path} do not fit the model: {wrong}")
@@ -227,7 +264,15 @@ class MultiExitModel(PreTrainedModel):
 
 _WHERE = {"cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token"}
 _MUST_BE_EMPTY = ("missing_keys", "mismatched_keys", "unexpected_keys")
-_OPTIONS = {"head_dropout", "id2label", "label2id", "num_labels", "objective"}
+_OPTIONS = {
+    "head_dropout",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "objective",
+    "objective_options",
+    "scorer_row",
+}
 
 
 def attach_exits(
@@ -249,7 +294,7 @@ def attach_exits(
         head: "linear" (D -> C), or "pooler" (dense and tanh, then D -> C).
         share_pooler: one pooler for all exits.
         **options: further fields of the config: num_labels, or id2label and label2id (by default
-            the model's), head_dropout, objective.
+            the model's), head_dropout, scorer_row, objective, objective_options.
 
     Raises:
         TypeError: an unknown option, or not a transformers model.

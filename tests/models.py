@@ -4,6 +4,7 @@ import torch
 from transformers import BertConfig, BertModel
 
 from eefast import MultiExitModel, attach_exits
+from eefast.ops import ScorerKind
 from eefast.runtime.plan import Plan
 
 
@@ -47,5 +48,6 @@ def inputs_for(model, batch, length=12, seed=0, padded=False) -> dict[str, torch
 def plan_for(policy, model) -> Plan:
     """The plan of a policy for a model, as `compile` makes it."""
     exits = model.config.exits
-    heads = [model.heads.weights(exit) for exit in range(1, len(exits) + 1)]
+    scorer_row = policy.scorer is ScorerKind.ROW
+    heads = [model.heads.weights(exit, scorer_row) for exit in range(1, len(exits) + 1)]
     return Plan.make(policy, exits, heads, model.num_classes, model.device)

@@ -1,4 +1,4 @@
-"""Exit heads: kinds, sharing, and the weights handed to the exit step."""
+"""Exit heads: kinds, sharing, the scorer, and the weights handed to the exit step."""
 
 import pytest
 import torch
@@ -19,7 +19,9 @@ def test_the_exit_step_computes_the_same_logits(kind, share):
             hidden, heads.weights(exit), torch.ones(1, 3), state,
             exit=1, layer=1, keep=Keep.NEVER, gain=Gain.ONE, impl="reference",
         )  # fmt: skip
-        torch.testing.assert_close(state.logits, heads(exit, hidden))
+        logits, score = heads(exit, hidden)
+        torch.testing.assert_close(state.logits, logits)
+        assert score is None
 
 
 def test_poolers_are_one_shared_or_one_per_exit():
@@ -31,7 +33,7 @@ def test_poolers_are_one_shared_or_one_per_exit():
 
 
 def test_weights_are_views_of_the_parameters():
-    heads = ExitHeads("pooler", 2, 8, 2)
+    heads = ExitHeads("pooler", 2, 8, 2, scorer_row=True)
     weights = heads.weights(2)
     with torch.no_grad():
         heads.classifiers[1].weight.fill_(3)
@@ -41,10 +43,35 @@ def test_weights_are_views_of_the_parameters():
     assert not weights.weight.requires_grad
 
 
+@pytest.mark.parametrize("kind", ["linear", "pooler"])
+def test_the_scorer_is_a_last_row_that_reads_what_the_classifier_reads(kind):
+    heads, hidden = ExitHeads(kind, 2, 16, 3, scorer_row=True).eval(), torch.randn(5, 16)
+    for exit in (1, 2):
+        pooler_weight, pooler_bias, weight, bias = heads.weights(exit, scorer_row=True)
+        read = hidden
+        if kind == "pooler":
+            read = torch.tanh(hidden @ pooler_weight.T + pooler_bias)
+        rows = read @ weight.T + bias
+        logits, score = heads(exit, hidden)
+        torch.testing.assert_close(rows[:, :3], logits)
+        torch.testing.assert_close(rows[:, 3].sigmoid(), score)
+        assert not weight.requires_grad
+        assert heads.weights(exit).weight.shape == (3, 16)  # a policy without scorer pays nothing
+    first, second = (heads.weights(exit, scorer_row=True).weight[3] for exit in (1, 2))
+    assert torch.equal(first, second)  # one scorer for all exits
+
+
+def test_scores_are_float32_in_low_precision():
+    heads = ExitHeads("linear", 1, 8, 2, scorer_row=True).bfloat16()
+    logits, score = heads(1, torch.randn(3, 8).bfloat16())
+    assert (logits.dtype, score.dtype) == (torch.bfloat16, torch.float32)
+    assert heads.weights(1, scorer_row=True).weight.dtype == torch.bfloat16
+
+
 def test_dropout_in_training_only():
     heads, hidden = ExitHeads("linear", 1, 64, 2, dropout=0.5), torch.randn(3, 64)
-    assert not torch.equal(heads.train()(1, hidden), heads(1, hidden))
-    assert torch.equal(heads.eval()(1, hidden), heads(1, hidden))
+    assert not torch.equal(heads.train()(1, hidden)[0], heads(1, hidden)[0])
+    assert torch.equal(heads.eval()(1, hidden)[0], heads(1, hidden)[0])
 
 
 def test_bad_kinds():
@@ -52,3 +79,5 @@ def test_bad_kinds():
         ExitHeads("deep", 1, 8, 2)
     with pytest.raises(ValueError, match="share_pooler needs head='pooler'"):
         ExitHeads("linear", 1, 8, 2, share_pooler=True)
+    with pytest.raises(ValueError, match="heads have no scorer"):
+        ExitHeads("linear", 1, 8, 2).weights(1, scorer_row=True)

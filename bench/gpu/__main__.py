@@ -7,9 +7,9 @@ Needs torch, triton, transformers, pytest and eefast built here, with nvcc for i
 IF nodes before torch 2.13; nvidia-ml-py for clocks and energy; pytest-xdist makes the tests
 shorter. (`TORCH_CUDA_ARCH_LIST=9.0` builds for an H100 alone.)
 
-Writes DIR/results.json and DIR/results.md, section by section, and what was measured stays there
-whatever happens next. Exits with 0; with 1 if a test or a measurement failed; with 2, before
-anything is written, if there is no GPU.
+Writes DIR/results.json and DIR/results.md after every section, so a later failure loses nothing.
+Exits with 0; with 1 if a test or a measurement failed; with 2, before anything is written, if there
+is no GPU.
 """
 
 from __future__ import annotations

@@ -16,10 +16,11 @@ RUNTIMES: dict[str, Runtime] = {
 
 
 def measured_constants(items: Mapping[str, Any], back_end: str | None) -> dict[str, float]:
-    """The constants that the section `costs` tells, by the names of `Constants`, in us.
+    """The constants that follow from the section `costs`, by the names of `Constants`, in us.
 
-    What the model takes apart and a clock does not: an empty kernel's own time stays published, the
-    rest of a launch is the gap; a wait is what an `.item()` takes beyond its copy.
+    A clock does not separate all that the model does. So an empty kernel's own time stays as
+    published, and the rest of a launch is the gap; a wait is what an `.item()` takes beyond its
+    copy.
 
     Args:
         items: of that section.
@@ -46,8 +47,8 @@ def measured_constants(items: Mapping[str, Any], back_end: str | None) -> dict[s
         if flag:
             published = flag["publish_host_us"]["us"] - issue
             found["news_us"] = published + flag["look_host_us"]["us"]
-    if exits and "nested, stays" in exits["node_us"]:
-        found["node_us"] = exits["node_us"]["nested, stays"]
+    if exits and "nested, running" in exits["node_us"]:
+        found["node_us"] = exits["node_us"]["nested, running"]
     # A difference of two times can come out below what it is the difference of.
     return {name: max(us, 0.0) for name, us in found.items()}
 
@@ -60,10 +61,10 @@ def constants(measured: Mapping[str, float]) -> Constants:
 def computed_us(row: Mapping[str, Any], here: Constants) -> dict[str, float]:
     """By variant, in us. A row is the result of one shape (`bench.gpu.models.measure`).
 
-    Layers are as long as measured in a graph, and have as many kernels as the time in which the
-    host enqueues them makes. What a call costs beside its layers (embeddings, copies) is taken from
-    the two runs of `Never()`, so `Never(), graph` agrees by construction; nothing else does.
-    A node's setter kernel is in `node_us`, as measured.
+    Layers are as long as measured in a graph. Their number of kernels follows from the time in
+    which the host enqueues a layer. What a call costs beside its layers (embeddings, copies) is
+    taken from the two runs of `Never()`, so `Never(), graph` agrees by construction; nothing else
+    does. A node's setter kernel is in `node_us`, as measured.
     """
     wall = {
         name: v["wall"]["us"]
@@ -96,8 +97,8 @@ def computed_us(row: Mapping[str, Any], here: Constants) -> dict[str, float]:
 
 
 def decision_us(row: Mapping[str, Any], variant: str) -> float | None:
-    """What exits added to each layer that was needed, measured: against `Never()` in a graph, less
-    the layers that were not needed."""
+    """What exits added to each layer that was needed: measured, compared with `Never()` in a graph
+    without the layers that were not needed."""
     variants, layer_us = row["variants"], row["layer_us"]
     if layer_us is None or "wall" not in variants.get(variant, {}):
         return None

@@ -1,6 +1,6 @@
 """What the host pays for: launches, `.item()`, a polled flag. All in us.
 
-Differences between sizes of the same thing, so that what all sizes pay drops out.
+Each is a difference between sizes of the same thing, which removes what all sizes pay.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.gpu.timing import Gpu
 from eefast.measure import medians, slope, summary, take_turns
 from eefast.runtime.graph.device import GraphDevice
 
-SIZES = (20, 120, 220)  # launches; all fit into a launch queue of 1024
+SIZES = (20, 120, 220)  # launches; all fit in a launch queue of 1024
 HOLD_US = 5000.0
 
 Condition = Callable[[int], tuple[Tensor, Tensor | None]]
@@ -86,7 +86,7 @@ def item(gpu: Gpu, seconds: float) -> dict[str, Any]:
 
 @torch.inference_mode()
 def polled_flag(gpu: Gpu, seconds: float) -> dict[str, Any]:
-    """What run-ahead does instead: publish into pinned memory, look there; eefast's own queue."""
+    """What run-ahead does instead: publish into pinned memory and look there."""
     exit_layer = torch.zeros(1, dtype=torch.int32, device=gpu.device)
 
     def seen(_: None) -> Callable[[], None]:
@@ -144,10 +144,10 @@ def recorded(
     condition: Condition | None = None,
     nested: bool = False,
 ) -> Callable[[], None]:
-    """A graph of `start` and then each body, in a node where there is a condition; its replay.
+    """The replay of a graph of `start` and then each body, in an IF node if there is a condition.
 
     Args:
-        graphs: closes the graph in the end.
+        graphs: closes the graph at its end.
     """
     capture = device.capture()
     graphs.callback(capture.close)

@@ -42,7 +42,7 @@ def environment(nvml: Nvml) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Of this checkout, with a "+" if files differ from it; None where git does not tell."""
+    """Of this checkout, with a "+" if files differ from it; None where git does not know."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=+"],
@@ -54,7 +54,7 @@ def commit() -> str | None:
 
 
 def clean_environment() -> dict[str, str]:
-    """For processes of ours: Triton compiles, and this checkout is what is imported."""
+    """For our subprocesses: Triton compiles, and they import this checkout."""
     kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     path = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
     return {**kept, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}

@@ -1,4 +1,4 @@
-"""What one exit step costs, for every implementation that is there. All in us."""
+"""What one exit step costs, for every implementation that is available. All in us."""
 
 from __future__ import annotations
 

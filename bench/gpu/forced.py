@@ -1,7 +1,7 @@
 """Exits forced to a recorded distribution, with every head on the way really computed.
 
 A policy such as `Budgeted` would skip the exits before the one wanted, and with them the cost in
-question. So the policy is `Confidence`, and its live table says where every sample leaves: a
+question. So the policy is `Confidence`, and its live table says where all samples exit: a
 confidence never reaches 2 and always reaches 0.
 """
 
@@ -26,13 +26,13 @@ NEVER, ALWAYS = 2.0, 0.0
 
 
 def recorded_histogram(report: Path = REPORT, policy: str = "BEEM-A") -> list[int]:
-    """How many test samples left at each exit under a policy of the demo."""
+    """How many test samples exited at each exit under a policy of the demo."""
     policies = json.loads(report.read_text())["policies"]
     return next(row["exit_histogram"] for row in policies if row["name"] == policy)
 
 
 def layer_shares(histogram: Sequence[int], layers: int) -> list[float]:
-    """The share of samples that leave after each of `layers`; sums to 1.
+    """The share of samples that exit after each of `layers`; sums to 1.
 
     Exit i of n stands for the i-th n-th of the layers, which share its samples evenly.
 
@@ -46,17 +46,17 @@ def layer_shares(histogram: Sequence[int], layers: int) -> list[float]:
 
 
 def draw_depths(shares: Sequence[float], batch: int, calls: int, seed: int = SEED) -> list[int]:
-    """The layer after which each call's last sample leaves: the maximum of `batch` draws.
+    """The layer after which each call's last sample exits: the maximum of `batch` draws.
 
-    Rows stay in the batch until the last one leaves: in graphs always, in run-ahead for batches of
-    up to 4096 tokens.
+    Rows stay in the batch until the last sample exits: in graphs always, in run-ahead for batches
+    of up to 4096 tokens.
     """
     drawn = np.random.default_rng(seed).choice(len(shares), size=(calls, batch), p=shares)
     return [int(depth) + 1 for depth in drawn.max(axis=1)]
 
 
 class ForcedDepth:
-    """Has the calls of a compiled model leave after any one exit; made with `POLICY`."""
+    """Makes all samples of a compiled model exit at one chosen exit; compile with `POLICY`."""
 
     def __init__(self, fast: CompiledModel) -> None:
         self._fast = fast
@@ -69,14 +69,14 @@ class ForcedDepth:
             self._tables.append(table)
 
     def set(self, depth: int) -> None:
-        """From the next call on, all samples leave after exit `depth`; enqueues one small copy."""
+        """From the next call on, all samples exit after exit `depth`; enqueues one small copy."""
         self._fast.policy_table.copy_(self._tables[depth - 1])
 
 
 def check(
     fast: CompiledModel, forced: ForcedDepth, inputs: Mapping[str, Any], depths: Sequence[int]
 ) -> float:
-    """Whether calls leave where they are told to, after every head before; outside any timing.
+    """Check that samples exit where they are told to, with every earlier head computed; not timed.
 
     Args:
         depths: to try.
@@ -85,7 +85,7 @@ def check(
         The layers run in vain, on average.
 
     Raises:
-        AssertionError: they do not.
+        AssertionError: a call does not.
     """
     wasted = 0
     for depth in depths:
@@ -95,7 +95,7 @@ def check(
         (stats,) = fast.stats.calls
         fast.stats = None
         if set(exits) != {depth}:
-            raise AssertionError(f"forced to leave after {depth}, samples left after {exits}")
+            raise AssertionError(f"forced to exit after {depth}, samples exited after {exits}")
         needed = stats.layers_run - stats.layers_wasted
         if needed != depth or stats.exit_steps < depth:
             raise AssertionError(f"forced to {depth}: {stats}")

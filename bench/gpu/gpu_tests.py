@@ -14,7 +14,7 @@ from bench.gpu.environment import clean_environment
 
 
 def run_tests(folder: Path, seconds: float) -> dict[str, Any]:
-    """Counts of passed, failed and skipped tests, and what failed; never raises for a failure.
+    """Count passed, failed and skipped tests, and name what failed; a failed test does not raise.
 
     Args:
         folder: gets tests.xml and tests.log.
@@ -22,7 +22,7 @@ def run_tests(folder: Path, seconds: float) -> dict[str, Any]:
     """
     xml = folder / "tests.xml"
     xml.unlink(missing_ok=True)
-    # The conftest above theirs is for tests on the CPU, and wants hypothesis.
+    # The conftest in tests/ is for tests on the CPU, and needs hypothesis.
     command = [
         sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "--confcutdir=tests/gpu", "-q",
         "-p", "no:cacheprovider", f"--junitxml={xml.resolve()}",

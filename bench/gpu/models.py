@@ -50,7 +50,7 @@ class Row:
         return f"{self.model}, batch {self.batch}, length {self.length}"
 
 
-# What matters most comes first: time may run out.
+# The most important come first: time may run out.
 ROWS = tuple(
     Row(model, batch, length, energy=model == "BERT-base" and length == 128 and batch in (1, 32))
     for batch, length in ((1, 128), (1, 32), (8, 128), (32, 128), (8, 32), (32, 32))
@@ -74,16 +74,16 @@ def measure(
     """Times, checks and energy of one row.
 
     Args:
-        seconds: for all of it; what would take too long to compile is left out.
+        seconds: for all of it; what would take too long to compile is skipped.
         names: the variants, of `ALL`.
-        without: variants to leave out, and why.
+        without: variants to skip, and why.
         expected_s: how long variants took to compile before, by name; updated.
-        at: told which variant is being made ready, and None when all are.
+        at: called with the variant that is being prepared, and with None when all are.
         nvml: for energy and clocks.
         rounds: at least and at most, each of `CALLS` calls per variant and clock.
 
     Raises:
-        RuntimeError: the GPU is of no more use.
+        RuntimeError: the GPU is no longer usable.
     """
     start, layers = time.monotonic(), model.layers.depth
     shares = forced.layer_shares(forced.recorded_histogram(), layers)
@@ -152,7 +152,7 @@ def measure(
 
 def conclusions(row: Mapping[str, Any]) -> dict[str, Any]:
     """What follows from the times of a row: the fastest engine of full depth, a layer's time, and
-    for each variant with exits its speed-up over that engine, and that over the layers'."""
+    for each variant with exits its speed-up over that engine, alone and over the layers'."""
     sound = {name: v for name, v in row["variants"].items() if "wall" in v and "error" not in v}
     wall = {name: variant["wall"]["us"] for name, variant in sound.items()}
     full = {name: us for name, us in wall.items() if name in FULL}
@@ -172,7 +172,7 @@ def conclusions(row: Mapping[str, Any]) -> dict[str, Any]:
 def _checked(
     variant: Variant, setup: Setup, depths: Sequence[int], made: Mapping[str, Variant]
 ) -> dict[str, Any]:
-    """That samples left where they had to, and that the logits are those of another variant."""
+    """Check that samples exited where they had to, and that another variant's logits agree."""
     found: dict[str, Any] = {}
     different = sorted(set(depths))
     try:

@@ -32,11 +32,11 @@ class Chain(NamedTuple):
 
 @torch.inference_mode()
 def if_nodes(gpu: Gpu, device: GraphDevice, presets: bool, seconds: float) -> dict[str, Any]:
-    """A node with one kernel in its body, over that kernel alone; the graphs' times are given too.
+    """What a node with one kernel in its body costs beyond that kernel; also the graphs' times.
 
     Args:
-        presets: whether a node can be had without a kernel that sets its condition (which then
-            stays false); with cuda-bindings it can.
+        presets: whether a node can be made without a kernel that sets its condition (which then
+            stays false), as with cuda-bindings.
     """
     x = torch.zeros(1, device=gpu.device)
     yes, no = (torch.full((), value, device=gpu.device) for value in (True, False))
@@ -68,8 +68,8 @@ def if_nodes(gpu: Gpu, device: GraphDevice, presets: bool, seconds: float) -> di
 def exit_nodes(gpu: Gpu, device: GraphDevice, dtype: torch.dtype, seconds: float) -> dict[str, Any]:
     """Exit steps (linear, 768 to 2, batch 1) in a row, and each in the node of the one before.
 
-    What a stage of a captured model has beside its layers: the difference is what its node costs,
-    with its setter where the exit step does not set the condition itself.
+    This is what a stage of a captured model has beside its layers. The difference is the cost of
+    its node, with its setter where the exit step does not set the condition itself.
     """
     exits = max(NODES) + 1
     hidden = torch.randn(1, 8, WIDTH, dtype=dtype, device=gpu.device)
@@ -79,14 +79,14 @@ def exit_nodes(gpu: Gpu, device: GraphDevice, dtype: torch.dtype, seconds: float
 
     def chain(threshold: float, in_nodes: bool, nested: bool) -> Callable[[], Chain]:
         def make() -> Chain:
-            # Of its own: a graph writes the handles of its nodes into the state.
+            # Each graph has its own: it writes the handles of its nodes into the state.
             state = PackedState(1, CLASSES, exits, gpu.device)
             table = torch.tensor([[1.0, threshold, 0.0]] * exits, device=gpu.device)
             running, control = state.state.running, state.state.control
 
             def step(exit: int) -> Callable[[], None]:
                 packed = Step(exit, exit, Keep.NEVER, Gain.CONFIDENCE).pack()
-                return lambda: op(hidden, None, *head, table, None, packed, *state.state)
+                return lambda: op(hidden, None, *head, None, table, None, packed, *state.state)
 
             def start() -> None:
                 state.start()
@@ -102,15 +102,15 @@ def exit_nodes(gpu: Gpu, device: GraphDevice, dtype: torch.dtype, seconds: float
 
     kinds = {
         "in a row": chain(2.0, False, False),
-        "nested, stays": chain(2.0, True, True),
-        "flat, stays": chain(2.0, True, False),
-        "nested, left": chain(0.0, True, True),
-        "flat, left": chain(0.0, True, False),
+        "nested, running": chain(2.0, True, True),
+        "flat, running": chain(2.0, True, False),
+        "nested, exited": chain(0.0, True, True),
+        "flat, exited": chain(0.0, True, False),
     }
     times, errors = _times(gpu, device, kinds, seconds)
     added = _per_node(times)
     row = added.pop("in a row")
-    node = {kind: us - row if kind.endswith("stays") else us for kind, us in added.items()}
+    node = {kind: us - row if kind.endswith("running") else us for kind, us in added.items()}
     return {
         "impl": str(op).rpartition(".")[2],
         "exit_in_graph_us": row,

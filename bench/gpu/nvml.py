@@ -1,4 +1,4 @@
-"""What nvidia-ml-py tells of a GPU: driver, clocks, power limit, energy. None where it does not."""
+"""What nvidia-ml-py knows of a GPU: driver, clocks, power limit, energy. None where it does not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Nvml:
             return None
 
     def energy_mj(self) -> int | None:
-        """Energy since the driver was loaded, in mJ. Its counter moves some ten times a second."""
+        """Energy since the driver was loaded, in mJ; it changes about ten times a second."""
         return self._read("nvmlDeviceGetTotalEnergyConsumption")
 
     def clocks(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Nvml:
         }
 
     def limits(self) -> dict[str, Any]:
-        """What does not: the driver, the highest clocks in MHz, the power limit in mW."""
+        """What does not change: the driver, the highest clocks in MHz, the power limit in mW."""
         driver = None
         if self._nvml is not None:
             driver = self._nvml.nvmlSystemGetDriverVersion()
@@ -72,21 +72,21 @@ def joules_per_call(
 ) -> dict[str, float] | None:
     """The energy of a call while calls follow one another, the idle power of the board included.
 
-    Measured from one move of the counter to another, so that its coarseness does not count.
+    Measured from one change of the counter to another, so that its coarse steps do not matter.
 
     Args:
         energy_mj: the counter.
-        run: makes some calls, waits for the GPU, and says how many they were.
+        run: makes some calls, waits for the GPU, and returns their number.
         seconds: to measure for.
         now: in seconds.
 
     Returns:
-        J per call, W, calls and seconds; None if the counter cannot be read or does not move.
+        J per call, W, calls and seconds; None if the counter cannot be read or does not change.
     """
     last, begun = energy_mj(), now()
     if last is None:
         return None
-    first: tuple[float, int] | None = None  # time and counter at the first move
+    first: tuple[float, int] | None = None  # time and counter at the first change
     calls = 0
     while now() - begun < 3 * seconds + 1:
         calls += run()

@@ -1,4 +1,4 @@
-"""results.json as Markdown. Whatever is missing, failed or left out is said, not hidden."""
+"""results.json as Markdown. It names whatever is missing, failed or left out."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ Times in us. Variants take turns at every call; each number is a mean over drawn
 over rounds (p10 to p90 of single calls about their median). Wall clock: from the call until the
 GPU is done and the host knows. float16, random weights, tokens and mask already on the GPU.
 
-Exits are forced: call by call all samples leave after a drawn layer m, after all heads up to m have
+Exits are forced: in each call all samples exit after a drawn layer m, after all heads up to m have
 been computed, by thresholds written into the policy table. m follows the exits of BEEM-A in
 docs/demo/report.json (6 exits; of 12 layers, exit i stands for layers 2i-1 and 2i), with a fixed
-seed, and is the same for all variants. Of a batch it is the **maximum** of as many draws, because
-rows stay until the last one leaves; so larger batches gain little whatever the runtime. After the
-timing it was checked that samples left where they had to and that the variants' logits agree.
+seed, and is the same for all variants. For a batch it is the **maximum** of as many draws, because
+rows stay until the last sample exits; so larger batches gain little whatever the runtime. After the
+timing, checks confirmed that samples exited where they had to and that the variants' logits agree.
 
 Speed-up is over the fastest of the variants of full depth, `torch.compile` and `Never()` in a graph
-among them. Its ratio to the layer speed-up says what is left of the gain: 1.00 is all of it.
+among them. Its ratio to the layer speed-up says how much of the gain remains: 1.00 is all of it.
 """
 
 CONSTANTS_TEXT = """\
-Computed by bench/overhead_model with the constants below, measured on this machine where they
-could be; / measured. `Never(), graph` agrees by construction.
+Computed by bench/overhead_model with the constants below, measured on this machine where
+possible; each cell is computed / measured. `Never(), graph` agrees by construction.
 """
 
 
 def markdown(data: Mapping[str, Any]) -> str:
-    """The whole report; of what there is, as it is written while sections are still to come."""
+    """The whole report of what has been measured so far: it is written after every section."""
     costs, steps, models = (
         data.get(name, {}).get("items", {}) for name in ("costs", "exit_steps", "models")
     )
@@ -55,7 +55,7 @@ def markdown(data: Mapping[str, Any]) -> str:
 
 
 def failures(data: Any, path: str = "") -> list[str]:
-    """Everything that failed, wherever it stands, one line each; also failed tests."""
+    """Everything that failed, anywhere in the results, one line each; also failed tests."""
     found = []
     if isinstance(data, Mapping):
         if data.get("error"):

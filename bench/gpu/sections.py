@@ -20,7 +20,7 @@ from eefast.measure import write_whole
 
 
 class Section(NamedTuple):
-    """Items in the order of what matters most."""
+    """Items, the most important first."""
 
     seconds: float  # at most
     items: tuple[str, ...]
@@ -35,15 +35,15 @@ SECTIONS = {
     "exit_steps": Section(50, tuple(
         f"{impl}, {head}" for head in CLASSES for impl in ("cuda", "triton", "reference")
     )),
-    # All that is left. Rows without what torch.compile makes take 12 s.
+    # All the remaining time. Rows without what torch.compile makes take 12 s.
     "models": Section(1000, tuple(row.name for row in ROWS), reserve=12),
 }  # fmt: skip
 
 SILENCE_S = 100.0
-"""A worker that has not moved on for so long hangs: torch.compile takes less."""
+"""A worker without progress for so long hangs: torch.compile takes less."""
 
 IMPORTS_S = 8.0
-"""What a worker takes before it begins; part of its section's time."""
+"""What a worker needs before it begins; part of its section's time."""
 
 GRACE_S = 20.0
 """What a worker may take beyond its time: it looks at the clock between two items."""
@@ -61,7 +61,7 @@ class Results:
         self.data[section] = result
         try:
             text = report.markdown(self.data)
-        except Exception as error:  # the table must not cost the measurements
+        except Exception as error:  # a failed table must not lose the measurements
             text = f"The report could not be made: {type(error).__name__}: {error}\n"
             self.data["report"] = {"error": text}
         write_whole(self.folder / "results.json", json.dumps(self.data, indent=1) + "\n")
@@ -86,7 +86,7 @@ def run_section(
     start: Callable[[Path, Any], subprocess.Popen[bytes]] = start_worker,
     silence_s: float = SILENCE_S,
 ) -> None:
-    """Have workers do the items; one that dies is followed by another, without what it died of."""
+    """Have workers do the items; if one dies, another continues without what killed it."""
     begun, left, without = time.monotonic(), list(items), {}
     done: dict[str, Any] = {}
     job, progress = (results.folder / f"{section}.{what}.json" for what in ("job", "progress"))
@@ -122,7 +122,7 @@ def run_section(
                     left.remove(item)
                 continue
             said = f"{reason}; {_tail(log_path)}"
-            if item is None:  # it never began, and the next one would not either
+            if item is None:  # it never began, and a next one would not either
                 done.update({item: {"error": said} for item in left})
                 break
             if part is not None and part not in without:
@@ -140,7 +140,7 @@ def _watch(
     seconds: float,
     silence_s: float,
 ) -> str:
-    """Wait for a worker, taking in what it writes; how it ended."""
+    """Wait for a worker, read what it writes, and return how it ended."""
     end, heard, last = time.monotonic() + seconds, time.monotonic(), ""
     try:
         while worker.poll() is None:
@@ -152,7 +152,7 @@ def _watch(
             if time.monotonic() > end:
                 return "out of time"
             if time.monotonic() - heard > silence_s:
-                return f"nothing heard for {silence_s:.0f} s"
+                return f"no progress for {silence_s:.0f} s"
     finally:
         if worker.poll() is None:
             worker.kill()

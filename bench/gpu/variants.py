@@ -53,7 +53,7 @@ class Variant:
 
 
 class FullDepth(nn.Module):
-    """The transformers model itself and the last exit's linear head: no exit, nothing of eefast."""
+    """The transformers model itself and the last exit's linear head: no exit, no part of eefast."""
 
     def __init__(self, model: MultiExitModel) -> None:
         super().__init__()
@@ -122,10 +122,10 @@ FULL: dict[str, Callable[[Setup], Variant]] = {
 ONE_LAYER = "one layer, graph"
 ALL = {
     **{name: make for name, make in (EARLY | FULL).items() if "compile" not in name},
-    ONE_LAYER: _fixed(Budgeted(1), "graph"),  # how long a layer takes is told by the difference
+    ONE_LAYER: _fixed(Budgeted(1), "graph"),  # the difference says how long a layer takes
     **{name: make for name, make in (EARLY | FULL).items() if "compile" in name},
 }
-"""In the order in which they are made ready: what takes long to compile comes last."""
+"""In the order in which they are prepared: what takes long to compile comes last."""
 
 
 def compiles(name: str) -> bool:

@@ -1,7 +1,7 @@
 """The process in which a section is measured: `python -m bench.gpu.worker JOB`.
 
-A kernel that goes wrong takes its process with it. So sections run in processes of their own, which
-write down what they have found, and where they are, after every step.
+A kernel that fails can kill its process. So each section runs in a process of its own, which writes
+down after every step what it has found and where it is.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from eefast.ops import implementation
 from eefast.runtime.graph.cuda import CudaGraphDevice
 
 GPU_IS_LOST = 3
-"""Exit status after an error that leaves the GPU unusable to this process."""
+"""Exit status after an error that makes the GPU unusable to this process."""
 
 
 class NotThereError(Exception):
-    """What an item needs is not there; that is no failure."""
+    """What an item needs is not available; this is not a failure."""
 
 
 class Job(NamedTuple):
@@ -38,15 +38,15 @@ class Job(NamedTuple):
 
     items: list[str]
     seconds: float
-    without: dict[str, str]  # variants to leave out, and why
+    without: dict[str, str]  # variants to skip, and why
     quick: bool
     progress: str  # file
-    # Seconds kept for each later item, the item at hand may take the rest; None: equal shares.
+    # Seconds kept for each later item: the current one may take the rest. None: equal shares.
     reserve: float | None = None
 
 
 class Progress:
-    """A file that always says, whole, what is done and what is being done."""
+    """A file that always says, completely, what is done and what is being done."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -69,9 +69,9 @@ def run(
     """Do the items of a job, as far as time allows; the exit status.
 
     Args:
-        items: by name; called with the seconds it may take, and with what takes note of the part
-            of the item that is being done.
-        usable: raises if the GPU is of no more use.
+        items: by name; called with the seconds it may take, and with a function that records which
+            part of the item is being done.
+        usable: raises if the GPU is no longer usable.
     """
     progress, start = Progress(Path(job.progress)), time.monotonic()
     for number, name in enumerate(job.items):
@@ -93,7 +93,7 @@ def run(
             try:
                 usable()
             except RuntimeError:
-                # Where it was stays in the file: whoever reads it can leave that out next time.
+                # The file still says where it was, so that the next worker can skip that.
                 print(result["error"], file=sys.stderr)
                 return GPU_IS_LOST
         progress.done(name, result)

@@ -1,6 +1,6 @@
 """What the parts of a call cost, as published for other machines, derived, or assumed.
 
-`published`: somebody measured it, on the hardware named. `derived`: a difference of such numbers.
+`published`: measured and published, on the hardware named. `derived`: a difference of such numbers.
 `ASSUMED`: a guess with a reason. Nothing of it was measured on a GPU by us.
 """
 

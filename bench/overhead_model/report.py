@@ -105,13 +105,13 @@ TEXT = """\
 Made by `python -m bench.overhead_model > docs/overhead_model.md`, which simulates a host and a GPU.
 **Nothing here is a measurement of eefast.** The constants come from several machines, so figures
 are orders of magnitude, to be replaced by one GPU's own. A model of 12 layers, an exit after each;
-one sample, which leaves after layer 6 (2x fewer layers). Speed-up is over a graph of full depth
+one sample, which exits after layer 6 (2x fewer layers). Speed-up is over a graph of full depth
 without exits. The second number is the decision cost: what exits add to each needed layer, in us.
 
 91 and 56 us are a twelfth of BERT-base on an A100 (batch 1, 128 tokens, fp16: 1.09 and 0.67 ms) in
 [FasterTransformer](https://github.com/NVIDIA/FasterTransformer/blob/main/docs/bert_guide.md) and
 [TensorRT](https://github.com/NVIDIA/TensorRT/tree/main/demo/BERT). 668 us is eager PyTorch there,
-from our notes, its source lost, and much of it host time: read it as any slow layer. 25 and 10 us
+from notes whose source is lost; much of it is host time. Read it as any slow layer. 25 and 10 us
 are made up.
 
 ## Layers of one launch (fused or captured): computed, not measured
@@ -126,29 +126,29 @@ are made up.
 
 {variants}
 
-Exits spread: 40 % leave after layer 3, 30 % after 6, 10 % after 9, 20 % after 12; 1.90x fewer
+Exits spread: 40 % exit after layer 3, 30 % after 6, 10 % after 9, 20 % after 12; 1.90x fewer
 layers. A setter kernel is what torch's IF nodes add; the CUDA exit step sets the condition itself.
 
 ## Reading
 
 - A nested graph adds {nested:.1f} us to a layer, however short it is; {low:.1f} to {high:.1f} with
-  nodes of 1 to 5 us. Whether layers of 10 us gain anything hangs on what a node costs. We found no
-  measurement of it: it is the first thing to measure.
+  nodes of 1 to 5 us. Whether layers of 10 us gain anything depends on what a node costs. We found
+  no measurement of that: it is the first thing to measure.
 - Sync adds {sync:.1f} us if the wait is as short as the best one published, {median:.1f} if as its
   median.
-- Run-ahead hides the wait and runs a layer in vain. With half of 12 layers needed, that beats sync
-  for layers of {pays} (best wait) or {pays_median} (median wait).
-  For longer ones waiting is cheaper; for short ones it matters whether the news are there when the
-  host looks.
+- Run-ahead hides the wait and runs one layer in vain. With half of 12 layers needed, that beats
+  sync for layers of {pays} (best wait) or {pays_median} (median wait).
+  For longer layers waiting is cheaper; for shorter ones it matters whether a decision has arrived
+  when the host looks.
 - Eager layers of 15 kernels take the host {host:.0f} us. If the GPU needs less, exits on a stream
-  do not catch up with a graph: sync at 25 us reaches {eager:.2f}x of one of full depth. That
-  run-ahead wastes nothing there, since news arrive before the host looks, hangs on 2 us of
+  stay slower than a graph: sync at 25 us reaches {eager:.2f}x of a graph of full depth. Run-ahead
+  wastes nothing there, since decisions arrive before the host looks, but that depends on 2 us of
   `news_us`.
 
 ## Constants
 
 {constants}
 
-Not in the model: a full launch queue, clocks, spread, memory that gets cold, the way out of a nest
-of nodes, what the first kernel of a graph waits for. The sources of the graph launch, the gaps, the
-empty kernel and the copy's 6 us were read as others quote them."""
+Not in the model: a full launch queue, clocks, spread, cold memory, the completion of nested nodes,
+and what the first kernel of a graph waits for. The sources of the graph launch, the gaps, the empty
+kernel and the copy's 6 us were read as others quote them."""

@@ -16,13 +16,13 @@ class CallCost:
     """What one call costs.
 
     Args:
-        total_us: until the GPU is done and the host is free to read the answer; reading it, which
-            costs every runtime the same, is not in it.
+        total_us: until the GPU is done and the host is free to read the answer. Reading it costs
+            every runtime the same and is not included.
         layers_run: wasted ones included.
-        layers_wasted: layers that ran after the one at which the sample left.
+        layers_wasted: layers that ran after the sample had exited.
         waits: how often the host waited for the GPU.
-        decision_us: what exits added to each layer that was needed, waste included; against the
-            same layers without exits, eager for sync and run-ahead, in a graph for the graphs.
+        decision_us: what exits added to each layer that was needed, waste included, compared with
+            the same layers without exits: eager for sync and run-ahead, in a graph for the graphs.
     """
 
     total_us: float
@@ -40,12 +40,13 @@ class _Clock:
     gpu: float = 0.0
 
     def kernel(self, host_us: float, gap_us: float, gpu_us: float) -> None:
-        """The host launches a kernel; it starts when launched, but not within the gap."""
+        """The host launches a kernel, which starts `gap_us` after the one before or when launched,
+        whichever is later."""
         self.host += host_us
         self.gpu = max(self.gpu + gap_us, self.host) + gpu_us
 
     def copy(self, constants: Constants) -> float:
-        """The host enqueues a copy of the decision, and the time at which it has arrived."""
+        """The host enqueues a copy of the decision; returns the time at which it arrives."""
         self.kernel(constants.copy_issue_us, 0.0, constants.copy_us)
         return self.gpu
 
@@ -69,7 +70,7 @@ def call_us(
             eager_full or graph_full.
         layer_us: GPU time of a layer in a graph, the gaps between its kernels included.
         kernels_per_layer: each costs the host `op_us` on a stream.
-        exit_layer: after which layer the sample leaves; None: the last. Without exits all run.
+        exit_layer: after which layer the sample exits; None: the last. Without exits all run.
         constants: what the parts cost.
         depth: of runahead, in layers.
         exit_kernels: per exit, each of `exit_us`; more than 1 for a chain of PyTorch calls.
@@ -79,11 +80,11 @@ def call_us(
     Raises:
         ValueError: an unknown runtime, an exit that the model does not have, or a negative depth.
     """
-    leaves = layers if exit_layer is None else exit_layer
+    exit_at = layers if exit_layer is None else exit_layer
     if runtime not in get_args(Runtime):
         raise ValueError(f"runtime must be one of {get_args(Runtime)}, got {runtime!r}")
-    if not 1 <= leaves <= layers or depth < 0:
-        raise ValueError(f"no exit {leaves} in {layers} layers, or negative depth {depth}")
+    if not 1 <= exit_at <= layers or depth < 0:
+        raise ValueError(f"no exit {exit_at} in {layers} layers, or negative depth {depth}")
     c, clock, waits, run = constants, _Clock(), 0, layers
     in_graph = runtime.startswith("graph")
 
@@ -105,7 +106,7 @@ def call_us(
             stage(0)
         return CallCost(max(clock.host, clock.gpu), layers, 0, 0, 0.0)
     if runtime in ("graph", "graph_flat"):
-        run = leaves
+        run = exit_at
         for layer in range(1, layers + 1):
             if layer <= run:
                 stage(exit_kernels)
@@ -116,21 +117,22 @@ def call_us(
                     clock.kernel(0.0, c.graph_gap_us, c.null_us)
                 clock.kernel(0.0, 0.0, c.node_us)
     elif runtime == "sync":
-        run = waits = leaves
-        for _ in range(leaves):
+        run = waits = exit_at
+        for _ in range(exit_at):
             stage(exit_kernels)
             clock.host = clock.copy(c) + c.wait_us
     else:
         arrivals: list[float] = []
         decided = 0
-        for ahead in range(layers):  # as RunAheadRuntime.run: before each stage, take in the news
-            while decided < ahead and decided < leaves:
+        for ahead in range(layers):
+            # As in RunAheadRuntime.run: before each stage, read what has arrived.
+            while decided < ahead and decided < exit_at:
                 if arrivals[decided] > clock.host:
                     if ahead - decided <= depth:
                         break
                     clock.host, waits = arrivals[decided] + c.wait_us, waits + 1
                 decided += 1
-            if decided == leaves:
+            if decided == exit_at:
                 run = ahead
                 break
             stage(exit_kernels)
@@ -140,15 +142,16 @@ def call_us(
     total = max(clock.host, clock.gpu)
     bare = call_us(
         "graph_full" if in_graph else "eager_full",
-        layers=leaves, layer_us=layer_us, kernels_per_layer=kernels_per_layer, constants=c,
+        layers=exit_at, layer_us=layer_us, kernels_per_layer=kernels_per_layer, constants=c,
     )  # fmt: skip
-    return CallCost(total, run, run - leaves, waits, (total - bare.total_us) / leaves)
+    return CallCost(total, run, run - exit_at, waits, (total - bare.total_us) / exit_at)
 
 
 def mean_us(runtime: Runtime, exits: Mapping[int, float], **call: Any) -> CallCost:
-    """The average call when a share `exits[i]` of the samples leaves after layer i; rest as there.
+    """The average call when a share `exits[i]` of the samples exits after layer i.
 
-    Its decision cost is per layer needed, so samples that stay longer count for more.
+    The other arguments are those of `call_us`. The decision cost is per layer needed, so samples
+    that exit later count for more.
     """
     costs = {i: call_us(runtime, exit_layer=i, **call) for i in exits}
     total, run, wasted, waits, _ = (

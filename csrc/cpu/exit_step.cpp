@@ -8,6 +8,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <numeric>
 
 #include "instruction_set.h"
 
@@ -56,7 +57,9 @@ class Exit {
         kernels_(active_kernels()),
         width_(padded(step.head.inputs)),
         classes_(padded(step.head.outputs)),
-        largest_entropy_(largest_entropy(step.head.outputs)) {}
+        features_(step.scorer ? padded(features(step.classes, step.exit)) : 0),
+        largest_entropy_(largest_entropy(step.classes)),
+        plain_(!step.votes && step.policy.scorer == Scorer::kNone) {}
 
   void run() {
     int64_t live = 0;
@@ -97,14 +100,15 @@ class Exit {
 
   void take(const int64_t* rows, int64_t count) {
     static thread_local Scratch scratch;
-    float* activations = scratch.reserve(count * (2 * width_ + classes_));
+    float* activations = scratch.reserve(count * (2 * width_ + classes_) + features_);
     float* pooled = activations + count * width_;
     float* logits = pooled + count * width_;
+    float* of_scorer = logits + count * classes_;
 
     const Linear& head = step_.head;
     for (int64_t i = 0; i < count; ++i) {
-      const std::byte* row = step_.hidden + rows[i] * step_.row_bytes;
-      if (step_.positions) row += step_.positions[sample(rows[i])] * step_.token_bytes;
+      const int64_t offset = step_.offsets ? step_.offsets[rows[i]] : rows[i];
+      const std::byte* row = step_.hidden + offset * step_.row_bytes;
       kernels_.load_row(head.dtype, row, head.inputs, activations + i * width_);
       std::fill(
           logits + i * classes_ + head.outputs, logits + (i + 1) * classes_,
@@ -117,8 +121,15 @@ class Exit {
     apply(kernels_.logits, head, activations, count, logits);
 
     bool any_running = false;
-    for (int64_t i = 0; i < count; ++i) {
-      any_running |= !decide(sample(rows[i]), logits + i * classes_);
+    if (plain_) {
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t n = sample(rows[i]);
+        any_running |= !decide(n, signals_of(n, logits + i * classes_), logits + i * classes_);
+      }
+    } else {
+      for (int64_t i = 0; i < count; ++i) {
+        any_running |= !meet(sample(rows[i]), logits + i * classes_, of_scorer);
+      }
     }
     if (any_running) any_running_.store(true, std::memory_order_relaxed);
   }
@@ -136,20 +147,89 @@ class Exit {
         });
   }
 
-  // Whether the sample leaves.
-  bool decide(int64_t sample, const float* logits) const {
-    const int64_t classes = step_.head.outputs;
-    const Signals now = signals(
-        kernels_.reduce(logits, classes), step_.prediction[sample], largest_entropy_);
+  Signals signals_of(int64_t sample, const float* logits) const {
+    return signals(
+        kernels_.reduce(logits, step_.classes), step_.prediction[sample], largest_entropy_);
+  }
+
+  // One sample at an exit of a policy that accumulates or has a scorer. Whether it leaves; `row`
+  // holds what the head gave, and then the logits that are written.
+  bool meet(int64_t sample, float* row, float* of_scorer) const {
+    const int64_t classes = step_.classes;
+    float row_output = 0.0f;
+    if (step_.policy.scorer == Scorer::kRow) {
+      row_output = row[classes];
+      row[classes] = -std::numeric_limits<float>::infinity();  // it pads the classes now
+    }
+    float* votes = step_.votes ? step_.votes + sample * classes : nullptr;
+    if (step_.policy.accumulate == Accumulate::kLogProbabilities) add_to_ensemble(votes, row);
+
+    const Reductions reductions = kernels_.reduce(row, classes);
+    Signals now = signals(reductions, step_.prediction[sample], largest_entropy_);
+    const bool voting = step_.policy.accumulate == Accumulate::kVotes;
+    if (voting || step_.scorer) {
+      votes[now.prediction] += 1.0f;
+      if (voting) {
+        now = elect(now, step_.prediction[sample], sum(votes), [&](int32_t c) { return votes[c]; });
+      }
+    }
+    if (step_.policy.scorer != Scorer::kNone) {
+      float* memory = step_.memory ? step_.memory + sample * step_.memory_width : nullptr;
+      now.score = step_.scorer ? network(reductions, now, row, votes, memory, of_scorer)
+                               : sigmoid(row_output);
+      if (memory) memory[step_.exit - 1] = now.score;
+    }
+    if (!voting) return decide(sample, now, row);
+    std::memcpy(row, votes, classes * sizeof(float));
+    row[now.prediction] += kMajorityMargin;
+    return decide(sample, now, row);
+  }
+
+  // The weighted sum of logits takes a row's; the row becomes the ensemble's.
+  void add_to_ensemble(float* sums, float* row) const {
+    // By a tau of 0 nothing is multiplied: 0 * inf is NaN.
+    if (step_.policy.tau != 0.0f) {
+      for (int64_t c = 0; c < step_.classes; ++c) sums[c] += step_.policy.tau * row[c];
+    }
+    if (step_.total_tau != 0.0f) {
+      for (int64_t c = 0; c < step_.classes; ++c) row[c] = sums[c] / step_.total_tau;
+    }
+  }
+
+  // Of counts, which a float32 holds exactly.
+  float sum(const float* votes) const {
+    return std::accumulate(votes, votes + step_.classes, 0.0f);
+  }
+
+  float network(
+      const Reductions& reductions, const Signals& now, const float* logits, const float* votes,
+      const float* memory, float* of_scorer) const {
+    const int64_t classes = step_.classes, inputs = features(classes, step_.exit);
+    kernels_.softmax(logits, classes, reductions, of_scorer);
+    float* rest = of_scorer + classes;
+    *rest++ = now.confidence;
+    *rest++ = 1.0f - now.entropy;
+    *rest++ = *std::max_element(votes, votes + classes) / sum(votes);
+    std::copy(memory, memory + (step_.exit - 1), rest);
+
+    float total = 0.0f;
+    for (int64_t h = 0; h < step_.units; ++h) {
+      const float* unit = step_.scorer + h * (inputs + 2);
+      total += leaky_relu(kernels_.dot(unit, of_scorer, inputs) + unit[inputs]) * unit[inputs + 1];
+    }
+    return sigmoid(total);
+  }
+
+  // Whether the sample leaves, with these logits.
+  bool decide(int64_t sample, const Signals& now, const float* logits) const {
     const float score = next_score(step_.policy, now, step_.score[sample]);
     const bool leaving = leaves(step_.policy, score);
     step_.score[sample] = score;
     step_.prediction[sample] = now.prediction;
     if (leaving) {
       step_.exit_layer[sample] = step_.layer;
-      if (step_.logits) {
-        std::memcpy(step_.logits + sample * classes, logits, classes * sizeof(float));
-      }
+      std::memcpy(
+          step_.logits + sample * step_.classes, logits, step_.classes * sizeof(float));
     }
     return leaving;
   }
@@ -157,8 +237,10 @@ class Exit {
   const ExitStep& step_;
   const Kernels& kernels_;
   const int64_t width_;    // floats from one row of activations to the next
-  const int64_t classes_;  // floats from one row of logits to the next
+  const int64_t classes_;  // floats from one row of the head's outputs to the next
+  const int64_t features_;  // floats for the features of a network
   const float largest_entropy_;
+  const bool plain_;  // neither accumulates nor has a scorer
   bool share_layers_ = false;  // else each thread takes rows of its own
   std::atomic<bool> any_running_{false};
 };

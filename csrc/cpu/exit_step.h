@@ -10,27 +10,35 @@
 namespace eefast::cpu {
 
 struct ExitStep {
-  // Row r of the hidden states belongs to sample samples[r], or r if samples is null.
+  // Row r of the call belongs to sample samples[r], or r if samples is null.
   const std::byte* hidden;
   int64_t row_bytes;  // from one row to the next
   int64_t rows;
   const int64_t* samples;
-  // Sample n's head reads token positions[n] of its row, or the first if positions is null.
-  const int64_t* positions;
-  int64_t token_bytes;  // from one token to the next
+  // Row r of the call is row offsets[r] of the hidden states, or r if offsets is null.
+  const int64_t* offsets;
 
   const Linear* pooler;  // [width, width], or null
-  Linear head;           // [classes, width]; its dtype is that of the hidden states and the pooler
+  Linear head;           // [classes, width], with a row more for a scorer that is one; its dtype is
+                         // that of the hidden states and the pooler
+  int64_t classes;
+  const float* scorer;   // [units, features + 2] of a network, or null
+  int64_t units;
 
   Policy policy;
+  int64_t exit;     // 1-based
+  float total_tau;  // of the exits up to this one, where log-probabilities are accumulated
   int32_t layer;  // what a sample that leaves gets as its exit layer
 
   // The running state, by sample.
   float* score;
   int32_t* prediction;
   int32_t* exit_layer;
-  float* logits;  // [samples, classes], or null
+  float* logits;  // [samples, classes]
   bool* running;  // the flag of this exit
+  float* votes;   // [samples, classes], or null
+  float* memory;  // [samples, memory_width], or null
+  int64_t memory_width;
 };
 
 void run(const ExitStep& step);

@@ -48,6 +48,13 @@ struct Kernels {
 
   // Of one row of logits, padded with -infinity.
   Reductions (*reduce)(const float* logits, int64_t classes);
+
+  // The probabilities of a padded row of logits, from its reductions. `out` is padded too; what pads
+  // it becomes 0, or NaN with the rest.
+  void (*softmax)(const float* logits, int64_t classes, const Reductions& r, float* out);
+
+  // The sum of a[i] * b[i]. Neither is read beyond n.
+  float (*dot)(const float* a, const float* b, int64_t n);
 };
 
 #if defined(__x86_64__)

@@ -205,7 +205,31 @@ Reductions reduce(const float* logits, int64_t classes) {
   return {argmax, across_lanes<Sum>(rest) + nan_if_infinite, across_lanes<Sum>(weighted_rest)};
 }
 
-constexpr Kernels kernels(const char* name) { return {name, load_row, pooler, logits, reduce}; }
+void softmax(const float* logits, int64_t classes, const Reductions& r, float* out) {
+  const float maximum = logits[r.argmax], sum = 1.0f + r.rest;
+  for (int64_t c = 0; c < classes; c += kWidth) {
+    store(out + c, exp(load(logits + c) - maximum) / sum);
+  }
+}
+
+// ---- scorers ------------------------------------------------------------------------------------
+
+float dot(const float* a, const float* b, int64_t n) {
+  const int64_t whole = n - n % kWidth;
+  Float sums = {};
+  for (int64_t i = 0; i < whole; i += kWidth) sums += load(a + i) * load(b + i);
+  if (whole < n) {
+    Float x = {}, y = {};
+    __builtin_memcpy(&x, a + whole, (n - whole) * sizeof(float));
+    __builtin_memcpy(&y, b + whole, (n - whole) * sizeof(float));
+    sums += x * y;
+  }
+  return across_lanes<Sum>(sums);
+}
+
+constexpr Kernels kernels(const char* name) {
+  return {name, load_row, pooler, logits, reduce, softmax, dot};
+}
 
 #undef EEFAST_UNROLL
 #undef EEFAST_INLINE

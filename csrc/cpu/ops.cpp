@@ -17,15 +17,15 @@ namespace {
 void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   const Tensors on(stack);
   const int32_t float32 = aoti_torch_dtype_float32(), bfloat16 = aoti_torch_dtype_bfloat16();
-  const Call call = checked(on, to<int64_t>(stack[8]), {float32, bfloat16}, "Float or BFloat16");
+  const Call call = checked(on, {float32, bfloat16}, "Float or BFloat16");
 
   const int64_t* sample_of_row = on.rows.data<int64_t>();
   for (int64_t row = 0; sample_of_row && row < call.rows; ++row) {
     expect_in("rows", sample_of_row[row], 0, call.samples - 1);
   }
-  const int64_t* position_of_sample = on.positions.data<int64_t>();
-  for (int64_t sample = 0; position_of_sample && sample < call.samples; ++sample) {
-    expect_in("positions", position_of_sample[sample], 0, call.tokens - 1);
+  const int64_t* offset_of_row = on.offsets.data<int64_t>();
+  for (int64_t row = 0; offset_of_row && row < call.rows; ++row) {
+    expect_in("offsets", offset_of_row[row], 0, call.tokens - 1);
   }
 
   const bool is_bfloat16 = on.hidden.dtype() == bfloat16;
@@ -33,24 +33,33 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   const Dtype dtype = is_bfloat16 ? Dtype::kBFloat16 : Dtype::kFloat32;
   const Linear pooler{
       dtype, on.pooler_weight.data<void>(), on.pooler_bias.data<void>(), call.width, call.width};
-  const float* row_of_table = on.table.data<float>() + 3 * (call.exit - 1);
+  const float* table = on.table.data<float>();
+  const float* row_of_table = table + 3 * (call.exit - 1);
+  const bool ensemble = call.accumulate == Accumulate::kLogProbabilities;
   run({
       on.hidden.data<std::byte>(),
       on.hidden.stride(0) * element,
       call.rows,
       sample_of_row,
-      position_of_sample,
-      call.token_stride * element,
+      offset_of_row,
       on.pooler_weight.given() ? &pooler : nullptr,
-      {dtype, on.weight.data<void>(), on.bias.data<void>(), call.width, call.classes},
+      {dtype, on.weight.data<void>(), on.bias.data<void>(), call.width, call.outputs()},
+      call.classes,
+      on.scorer.data<float>(),
+      on.scorer.given() ? on.scorer.size(0) : 0,
       {call.keep, call.gain, call.strict, call.last_exit(), row_of_table[0], row_of_table[1],
-       row_of_table[2]},
+       row_of_table[2], call.accumulate, call.scorer},
+      call.exit,
+      ensemble ? total_tau(table, call.exit) : 0.0f,
       call.layer,
       on.score.mutable_data<float>(),
       on.prediction.mutable_data<int32_t>(),
       on.exit_layer.mutable_data<int32_t>(),
       on.logits.mutable_data<float>(),
       on.running.mutable_data<bool>() + (call.exit - 1),
+      on.votes.mutable_data<float>(),
+      on.memory.mutable_data<float>(),
+      on.memory.given() ? on.memory.size(1) : 0,
   });
 }
 

@@ -47,8 +47,7 @@ __device__ inline void find_running(const ExitStep& step, Running& running) {
     if (runs) {
       const int place = __popc(all & ((1u << row) - 1));
       running.sample[place] = sample;
-      running.offset[place] = row * step.row_stride +
-          (step.positions ? step.positions[sample] * step.token_stride : 0);
+      running.offset[place] = (step.offsets ? step.offsets[row] : row) * step.row_stride;
     }
     if (row == 0) running.count = __popc(all);
   }
@@ -191,7 +190,7 @@ __device__ inline bool decide(
     if (leaving) step.exit_layer[sample] = step.layer;
   }
   leaving = __shfl_sync(kAllLanes, leaving, 0);
-  if (leaving && step.logits) {
+  if (leaving) {
     for (int64_t c = lane(); c < classes; c += kWarpSize) {
       step.logits[sample * classes + c] = logits[c];
     }

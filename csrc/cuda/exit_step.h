@@ -40,9 +40,8 @@ struct ExitStep {
   int64_t row_stride;  // in elements
   int32_t rows;
   const int64_t* samples;
-  // Sample n's head reads token positions[n] of its row, or the first if positions is null.
-  const int64_t* positions;
-  int64_t token_stride;
+  // Row r of the call is row offsets[r] of the hidden states, or r if offsets is null.
+  const int64_t* offsets;
 
   Linear pooler;  // [width, width]; a null weight for none
   Linear head;    // [classes, width]
@@ -58,7 +57,7 @@ struct ExitStep {
   float* score;
   int32_t* prediction;
   int32_t* exit_layer;
-  float* logits;     // [samples, classes], or null
+  float* logits;     // [samples, classes]
   bool* running;     // the flag of this exit
   int64_t* control;  // blocks that are done, and the handle of a conditional node or 0
 
@@ -90,7 +89,7 @@ inline bool fits_vectors(const ExitStep& step) {
     return reinterpret_cast<uintptr_t>(data) % kVectorBytes == 0;
   };
   return fits(step.head.inputs) && fits(step.row_stride) &&
-      (!step.positions || fits(step.token_stride)) && aligned(step.hidden) &&
+      aligned(step.hidden) &&
       aligned(step.head.weight) && aligned(step.pooler.weight);
 }
 

@@ -61,11 +61,11 @@ Dtype dtype_of(const Argument& tensor) {
 }
 
 // Boxed by hand, for the sake of Argument. All checks come before the first write; that `rows` and
-// `positions`, which are on the device, hold what they should is the caller's promise.
+// `offsets`, which are on the device, hold what they should is the caller's promise.
 void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   const Tensors on(stack);
   const Call call = checked(
-      on, to<int64_t>(stack[8]),
+      on,
       {aoti_torch_dtype_float32(), aoti_torch_dtype_float16(), aoti_torch_dtype_bfloat16()},
       "Float, Half or BFloat16");
   if (call.rows > kMaxRows) {
@@ -76,8 +76,11 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   if (!on.control.given()) {
     fail("impl='cuda' needs control of Long [", call.exits, ", 2], zeros at first; got None");
   }
+  if (call.accumulate != Accumulate::kNone || call.scorer != Scorer::kNone) {
+    fail("impl='cuda' knows no accumulators and no scorers; impl='reference' does");
+  }
   for (const Argument* tensor :
-       {&on.positions, &on.pooler_weight, &on.pooler_bias, &on.weight, &on.bias, &on.table,
+       {&on.offsets, &on.pooler_weight, &on.pooler_bias, &on.weight, &on.bias, &on.table,
         &on.rows, &on.score, &on.prediction, &on.exit_layer, &on.logits, &on.running,
         &on.control}) {
     tensor->expect_with(on.hidden);
@@ -89,8 +92,7 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   step.row_stride = on.hidden.stride(0);
   step.rows = static_cast<int32_t>(call.rows);
   step.samples = on.rows.data<int64_t>();
-  step.positions = on.positions.data<int64_t>();
-  step.token_stride = call.token_stride;
+  step.offsets = on.offsets.data<int64_t>();
   step.pooler = {
       on.pooler_weight.data<void>(), on.pooler_bias.data<void>(), call.width, call.width};
   step.head = {on.weight.data<void>(), on.bias.data<void>(), call.width, call.classes};

@@ -10,15 +10,13 @@ from typing import Literal
 import torch
 
 from eefast.calibration.search import best
-from eefast.ops import advance, reached, signals
+from eefast.ops import reached
 from eefast.policies import BEEM
-from eefast.trace import ExitTrace
+from eefast.policies.beem import SEARCH_SPACE
+from eefast.traces import ExitTrace
 
 ERROR_RATE_SPACE = tuple(i / 2 for i in range(1, 11))
 """The paper's space for Eq. 3, {0.5, 1, ..., 5}; L is always added to it."""
-
-SEARCH_SPACE = (0.3, 0.6, 0.9, 1.2, 1.5)
-"""The paper's space for the classical method."""
 
 
 def calibrate_beem(
@@ -36,8 +34,8 @@ def calibrate_beem(
         trace: every exit's logits on validation data.
         weights: "accuracy" (BEEM-A: each exit's accuracy on the trace) or "cost" (BEEM-C:
             lambda * i).
-        thresholds: "error-rate" (Eq. 3: for each exit the smallest threshold at which those who
-            leave there err no more often than the last exit does over all) or "search" (one
+        thresholds: "error-rate" (Eq. 3: for each exit the smallest threshold at which the samples
+            that leave there err no more often than the last exit does over all) or "search" (one
             threshold for all exits, see `tolerance`).
         space: thresholds to choose from; the paper's unless given.
         cost: lambda of "cost"; 1 / L unless given.
@@ -74,11 +72,12 @@ def calibrate_beem(
 def error_rate_thresholds(
     policy: BEEM, trace: ExitTrace, space: Sequence[float]
 ) -> tuple[float, ...]:
-    """Eq. 3: alpha_t = min { alpha in space and {L} : error rate of those who leave at t <= p }.
+    """Eq. 3: alpha_t = min { alpha in space and {L} : error rate of exit t at alpha <= p }.
 
-    p is the last exit's error rate over the whole trace. Exits are settled from the first to the
-    last, and exit t counts only the samples that no exit before it has let go. Where nobody would
-    leave, nobody errs. An exit for which no candidate will do never lets anyone leave.
+    The error rate is that of the samples that leave at t, and p is the last exit's over the whole
+    trace. Exits are settled from the first to the last, and exit t counts only the samples that no
+    exit before it has let go. Where no sample would leave, none errs. An exit for which no
+    candidate will do never lets a sample leave.
 
     Args:
         policy: its weights are used, its thresholds are not.
@@ -90,20 +89,15 @@ def error_rate_thresholds(
     # Rates are compared as products of counts: whether two of them are equal must not hang on
     # how 1/3 is rounded.
     total, last_errors = len(trace.labels), (trace.logits[-1].argmax(-1) != trace.labels).sum()
-    score = torch.zeros(len(trace.labels))
-    previous = torch.full_like(trace.labels, -1)
+    recurrence = policy.recurrence
+    values = recurrence.start(total, trace.num_classes, exits, trace.logits.device)
     running = torch.ones_like(trace.labels, dtype=torch.bool)
     chosen = []
     for i in range(1, exits):
-        now = signals(trace.logits[i - 1])
-        weight, _, tau = table[i - 1]
-        score = advance(
-            score, previous, now, keep=policy.keep, gain=policy.gain, weight=weight, tau=tau
-        )
-        previous = now.prediction
-        wrong = now.prediction != trace.labels
+        values = recurrence.step(values, trace.logits[i - 1], table, i).values
+        wrong = values.prediction != trace.labels
         for alpha in (*sorted({*space, float(exits)}), math.inf):
-            leaves = running & reached(score, alpha, strict=policy.strict)
+            leaves = running & reached(values.score, alpha, strict=policy.strict)
             if (leaves & wrong).sum() * total <= last_errors * leaves.sum():
                 break
         chosen.append(float(alpha))

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from eefast.policies import Confidence, Entropy, Policy
-from eefast.policies.pabee import PABEE
-from eefast.policies.pcee import PCEE
-from eefast.simulation import simulate
-from eefast.trace import ExitTrace
+from eefast.policies import Policy
+from eefast.traces import ExitTrace, simulate
 
 P = TypeVar("P", bound=Policy)
 
@@ -41,27 +38,27 @@ def best(settings: Sequence[P], trace: ExitTrace, tolerance: float | None = None
     return settings[max(ranked, key=lambda i: outcomes[i])]
 
 
-def settings_of(policy: str, trace: ExitTrace) -> list[Policy]:
-    """The settings of a policy that `calibrate` tries, for a trace's number of exits.
+def search(
+    policy: type[P],
+    trace: ExitTrace,
+    *,
+    space: Sequence[P] | None = None,
+    tolerance: float | None = None,
+) -> P:
+    """The best setting of a policy, see `best`.
 
-    PABEE: every patience from 1 to L - 1; PCEE: from 2, since with 1 it is the entropy policy.
-    Thresholds on probabilities and entropies: 0.02 to 0.98 in steps of 0.02.
+    Args:
+        policy: its class.
+        trace: validation data.
+        space: settings to choose from; None: `policy.settings(trace)`.
+        tolerance: see `best`.
 
     Raises:
-        ValueError: the policy has no space to search.
+        ValueError: the policy has no settings and there is no space, or as `best`.
+        TypeError: the space holds something else than such policies.
     """
-    thresholds = [i / 50 for i in range(1, 50)]
-    longest = max(trace.num_exits - 1, 1)
-    patiences = range(1, longest + 1)
-    if policy == "pabee":
-        return [PABEE(t) for t in patiences]
-    if policy == "pcee":
-        return [PCEE(t, tau) for t in patiences[min(1, longest - 1) :] for tau in thresholds]
-    if policy == "entropy":
-        return [Entropy(tau) for tau in thresholds]
-    if policy == "confidence":
-        return [Confidence(tau) for tau in thresholds]
-    raise ValueError(
-        f"there is no calibration for policy {policy!r}; there is one for "
-        "'beem', 'confidence', 'entropy', 'pabee' and 'pcee'"
-    )
+    settings = policy.settings(trace) if space is None else list(space)
+    for setting in settings:
+        if not isinstance(setting, policy):
+            raise TypeError(f"space must hold {policy.__name__} policies, got {setting!r}")
+    return best(settings, trace, tolerance)

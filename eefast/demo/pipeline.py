@@ -27,8 +27,7 @@ from eefast.measure import Latency, time_interleaved, write_whole
 from eefast.multi_exit import MultiExitModel, attach_exits
 from eefast.policies import Never, Policy
 from eefast.runtime import compile
-from eefast.simulation import simulate
-from eefast.trace import ExitTrace, record_trace
+from eefast.traces import ExitTrace, record_trace, simulate
 from eefast.training.fine_tune import batches, fine_tune, is_finished
 
 MAX_LENGTH = 64
@@ -55,7 +54,7 @@ def run_demo(output: Path, *, seed: int, sentences: Sequence[str] | None = None)
     console = Console()
     output.mkdir(parents=True, exist_ok=True)
     tweets = load_tweets(seed)
-    folder = output / f"model-{seed}"  # the traces lie with the model that they are of
+    folder = output / f"model-{seed}"  # traces are kept beside their model
     model, tokenizer = _trained(folder, tweets, seed, console)
     traces = {
         split: _recorded(folder / f"{split}.safetensors", model, tokenizer, tweets, split)
@@ -77,10 +76,10 @@ def run_demo(output: Path, *, seed: int, sentences: Sequence[str] | None = None)
 
 
 def calibrated(validation: ExitTrace) -> dict[str, Policy]:
-    """The policies of the demo by name, every number of theirs chosen on validation data.
+    """The policies of the demo by name, with every number chosen on validation data.
 
     BEEM-A and BEEM-C as in the paper (Eq. 3). The rows with one threshold or patience for all
-    exits are searched alike: the fastest setting that is as accurate as the last exit.
+    exits are all searched for the same: the fastest setting that is as accurate as the last exit.
     """
     fine = [i / 20 for i in range(1, 20 * validation.num_exits)]
     return {

@@ -9,12 +9,10 @@ import torch
 from datasets import DatasetDict
 from rich.table import Table
 
-from eefast.calibration import settings_of
 from eefast.data import class_names
 from eefast.measure import Curve, Latency, draw_curves, host, terminal_table, versions
-from eefast.policies import BEEM, Policy
-from eefast.simulation import Simulation, pareto_front, trade_off
-from eefast.trace import ExitTrace
+from eefast.policies import BEEM, PABEE, PCEE, Entropy, Policy
+from eefast.traces import ExitTrace, Simulation, pareto_front, trade_off
 
 
 def make_report(
@@ -152,9 +150,9 @@ def draw_trade_off(
     families: dict[str, list[Policy]] = {
         "BEEM-A": [BEEM.accuracy(accuracies, alpha) for alpha in alphas],
         "BEEM-C": [BEEM.cost(test.num_exits, alpha) for alpha in alphas],
-        "PABEE": settings_of("pabee", test),
-        "PCEE": settings_of("pcee", test),
-        "entropy": settings_of("entropy", test),
+        "PABEE": [*PABEE.settings(test)],
+        "PCEE": [*PCEE.settings(test)],
+        "entropy": [*Entropy.settings(test)],
     }
     curves = {
         name: Curve(

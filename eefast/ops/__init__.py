@@ -3,19 +3,36 @@
 from eefast.ops._native import has_cuda
 from eefast.ops.exit_step import exit_step
 from eefast.ops.implementations import Impl, implementation, sets_conditionals
-from eefast.ops.recurrence import Gain, Keep, Signals, advance, reached, signals
+from eefast.ops.recurrence import (
+    Accumulate,
+    Gain,
+    Keep,
+    Outcome,
+    Recurrence,
+    ScorerKind,
+    Signals,
+    Values,
+    advance,
+    reached,
+    signals,
+)
 from eefast.ops.state import ExitState, HeadWeights, PackedState
 from eefast.ops.step import Step
 
 __all__ = [
+    "Accumulate",
     "ExitState",
     "Gain",
     "HeadWeights",
     "Impl",
     "Keep",
+    "Outcome",
     "PackedState",
+    "Recurrence",
+    "ScorerKind",
     "Signals",
     "Step",
+    "Values",
     "advance",
     "exit_step",
     "has_cuda",

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from eefast.ops.implementations import Impl, implementation
-from eefast.ops.recurrence import Gain, Keep
+from eefast.ops.recurrence import Accumulate, Gain, Keep, Recurrence, ScorerKind
 from eefast.ops.state import ExitState, HeadWeights
 from eefast.ops.step import LARGEST_EXIT, Step
 
 
 def exit_step(
-    hidden: Tensor,  # (R, D) or (R, T, D), float32, float16 or bfloat16; rows may be strided
+    hidden: Tensor,  # (R, D), (R, T, D) or, with offsets, (M, D); float32, float16 or bfloat16
     head: HeadWeights,  # of hidden's dtype
     table: Tensor,  # (L, 3) float32
     state: ExitState,  # of N samples; written in place
@@ -30,100 +30,168 @@ def exit_step(
     keep: Keep,
     gain: Gain,
     strict: bool = False,
+    accumulate: Accumulate = Accumulate.NONE,
+    scorer_kind: ScorerKind = ScorerKind.NONE,
+    scorer: Tensor | None = None,  # (H, C + exit + 4) float32, with a NETWORK scorer
     rows: Tensor | None = None,  # (R,) int64
-    positions: Tensor | None = None,  # (N,) int64
+    offsets: Tensor | None = None,  # (R,) int64
     impl: Impl = "auto",
 ) -> None:
-    """Run one exit for the R rows of `hidden` and update `state` in place.
+    """Run one exit for R rows and update `state` in place.
 
     For every row whose sample is still running: logits of the head (accumulated in float32),
-    softmax, confidence, argmax (ties: lowest index), normalised entropy,
-    S = keep * S + weight * gain, and the decision. A sample that leaves gets its logits and
+    accumulator, softmax, confidence, argmax (ties: lowest index), normalised entropy, the learned
+    score, S = keep * S + weight * gain, and the decision. A sample that leaves gets its logits and
     `exit_layer = layer`, once; one that has left is never touched again. At the last exit
     (`exit == len(table)`) every sample leaves. `state.running[exit - 1]` becomes true if any row
     handed in is still running.
 
     Args:
-        hidden: the vectors that the head reads, or the hidden states of all tokens, of which it
-            reads one per row; no copy is made.
-        head: weights of this exit's head.
+        hidden: the vectors that the head reads; or the hidden states of all tokens [R, T, D], of
+            which it reads each row's first; or flattened tokens [M, D], of which it reads
+            `offsets`. Rows may be strided; no copy is made.
+        head: weights of this exit's head; with a ROW scorer its last row is the scorer's.
         table: weight, threshold and tau of every exit (`Policy.table`).
-        state: `ExitState.start(...)` before the first exit.
+        state: `ExitState.start(...)` before the first exit. It has `votes` if and only if the
+            policy accumulates or has a NETWORK scorer, and `memory` [N, M >= L] if it has a
+            NETWORK scorer (a ROW scorer may have it).
         exit: 1-based number of the exit, the row of `table`.
         layer: 1-based layer after which the exit stands, written to `state.exit_layer`.
-        keep, gain, strict: the policy's row of the recurrence.
-        rows: `hidden[r]` belongs to sample `rows[r]`, each at most once; None: to sample r.
-        positions: with `hidden` of [R, T, D], the token that sample n's head reads; None: the
-            first.
+        keep, gain, strict, accumulate, scorer_kind: the policy's row (`Recurrence`).
+        scorer: weights of this exit's network (`eefast.ops.recurrence.network_score`).
+        rows: row r belongs to sample `rows[r]`, each at most once; None: to sample r.
+        offsets: row r of the call is `hidden[offsets[r]]`.
         impl: "auto", or the implementation to use; nothing falls back silently.
 
     Raises:
         ValueError, TypeError: an argument does not fit; `state` is unchanged.
         RuntimeError: the implementation is not built here.
     """
-    classes = len(head.weight)
-    op = implementation(impl, hidden.device, hidden.dtype, rows=len(hidden), classes=classes)
+    r = len(hidden if offsets is None else offsets)
+    classes = state.logits.shape[-1]
+    op = implementation(impl, hidden.device, hidden.dtype, rows=r, classes=classes)
     if not 1 <= layer <= LARGEST_EXIT:
         raise ValueError(f"layer must be in 1..{LARGEST_EXIT} (0 means running), got {layer}")
-    _validate(hidden, positions, head, table, state, exit, rows)
-    step = Step(exit, layer, Keep(keep), Gain(gain), strict).pack()
-    op(hidden, positions, *head, table, rows, step, *state)
+    recurrence = Recurrence(keep, gain, strict, accumulate, scorer_kind)
+    _validate(hidden, offsets, head, scorer, table, state, exit, rows, recurrence)
+    step = Step(exit, layer, *recurrence).pack()
+    op(hidden, offsets, *head, scorer, table, rows, step, *state)
 
 
 def _validate(
     hidden: Tensor,
-    positions: Tensor | None,
+    offsets: Tensor | None,
     head: HeadWeights,
+    scorer: Tensor | None,
     table: Tensor,
     state: ExitState,
     exit: int,
     rows: Tensor | None,
+    recurrence: Recurrence,
 ) -> None:
-    if hidden.dim() not in (2, 3) or (hidden.numel() and hidden.stride(-1) != 1):
-        raise ValueError(
-            "hidden must be [R, D] or [R, T, D] with adjacent elements in a row, got shape "
-            f"{list(hidden.shape)} and strides {hidden.stride()}"
-        )
-    r, d, tokens = len(hidden), hidden.shape[-1], hidden.shape[1] if hidden.dim() == 3 else 1
-    if tokens < 1:
-        raise ValueError(f"hidden must have at least one token, got shape {list(hidden.shape)}")
-    c, n, exits = len(head.weight), len(state.score), len(table)
-    dtype, f32, i32 = hidden.dtype, torch.float32, torch.int32
-    _expect("head.weight", head.weight, [c, d], dtype, hidden.device)
-    if head.bias is not None:
-        _expect("head.bias", head.bias, [c], dtype, hidden.device)
-    if head.pooler_weight is not None:
-        _expect("head.pooler_weight", head.pooler_weight, [d, d], dtype, hidden.device)
-    if head.pooler_bias is not None:
-        if head.pooler_weight is None:
-            raise ValueError("head.pooler_bias needs head.pooler_weight, got None for the latter")
-        _expect("head.pooler_bias", head.pooler_bias, [d], dtype, hidden.device)
+    recurrence.check()
+    r = _rows_of(hidden, offsets)
+    d, n, exits, on = hidden.shape[-1], len(state.score), len(table), hidden.device
+    c = state.logits.shape[-1] if state.logits.dim() else 0
     if c == 0 or exits == 0:
         raise ValueError(f"there must be at least one class and one exit, got {c} and {exits}")
     if not 1 <= exit <= min(exits, LARGEST_EXIT):
         raise ValueError(f"exit must be in 1..{exits} (rows of table), got {exit}")
-    _expect("table", table, [exits, 3], f32, hidden.device)
-    _expect("state.score", state.score, [n], f32, hidden.device)
-    _expect("state.prediction", state.prediction, [n], i32, hidden.device)
-    _expect("state.exit_layer", state.exit_layer, [n], i32, hidden.device)
-    if state.logits is not None:
-        _expect("state.logits", state.logits, [n, c], f32, hidden.device)
-    _expect("state.running", state.running, [exits], torch.bool, hidden.device)
-    if state.control is not None:
-        _expect("state.control", state.control, [exits, 2], torch.int64, hidden.device)
-    if positions is not None:
-        if hidden.dim() != 3:
-            raise ValueError(f"positions need hidden of [R, T, D], got {list(hidden.shape)}")
-        _expect("positions", positions, [n], torch.int64, hidden.device)
-        _expect_in("positions", positions, tokens)
+    _expect("table", table, [exits, 3], torch.float32, on)
+    _validate_head(head, c + (recurrence.scorer == ScorerKind.ROW), d, hidden.dtype, on)
+    _validate_state(state, n, c, exits, on)
+    _validate_parts(scorer, state, n, c, exit, exits, recurrence, on)
     if rows is None:
         if r != n:
             raise ValueError(f"hidden has {r} rows for {n} samples: rows must tell whose they are")
         return
-    _expect("rows", rows, [r], torch.int64, hidden.device)
+    _expect("rows", rows, [r], torch.int64, on)
     _expect_in("rows", rows, n)
     if len(rows.unique()) != r:
         raise ValueError("rows must name each sample at most once, got repeated ones")
+
+
+def _rows_of(hidden: Tensor, offsets: Tensor | None) -> int:
+    """How many rows the call has; refuses hidden states and offsets that do not fit."""
+    dims = (2, 3) if offsets is None else (2,)
+    if hidden.dim() not in dims or (hidden.numel() and hidden.stride(-1) != 1):
+        wanted = "[R, D] or [R, T, D]" if offsets is None else "[M, D], as offsets are given,"
+        raise ValueError(
+            f"hidden must be {wanted} with adjacent elements in a row, got shape "
+            f"{list(hidden.shape)} and strides {hidden.stride()}"
+        )
+    if hidden.dim() == 3 and hidden.shape[1] < 1:
+        raise ValueError(f"hidden must have at least one token, got shape {list(hidden.shape)}")
+    if offsets is None:
+        return len(hidden)
+    _expect("offsets", offsets, [offsets.numel()], torch.int64, hidden.device)
+    _expect_in("offsets", offsets, len(hidden))
+    return len(offsets)
+
+
+def _validate_head(
+    head: HeadWeights, outputs: int, d: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    _expect("head.weight", head.weight, [outputs, d], dtype, device)
+    if head.bias is not None:
+        _expect("head.bias", head.bias, [outputs], dtype, device)
+    if head.pooler_weight is not None:
+        _expect("head.pooler_weight", head.pooler_weight, [d, d], dtype, device)
+    if head.pooler_bias is not None:
+        if head.pooler_weight is None:
+            raise ValueError("head.pooler_bias needs head.pooler_weight, got None for the latter")
+        _expect("head.pooler_bias", head.pooler_bias, [d], dtype, device)
+
+
+def _validate_state(state: ExitState, n: int, c: int, exits: int, device: torch.device) -> None:
+    _expect("state.score", state.score, [n], torch.float32, device)
+    _expect("state.prediction", state.prediction, [n], torch.int32, device)
+    _expect("state.exit_layer", state.exit_layer, [n], torch.int32, device)
+    _expect("state.logits", state.logits, [n, c], torch.float32, device)
+    _expect("state.running", state.running, [exits], torch.bool, device)
+    if state.control is not None:
+        _expect("state.control", state.control, [exits, 2], torch.int64, device)
+
+
+def _validate_parts(
+    scorer: Tensor | None,
+    state: ExitState,
+    n: int,
+    c: int,
+    exit: int,
+    exits: int,
+    recurrence: Recurrence,
+    device: torch.device,
+) -> None:
+    """The scorer's weights, the votes and the memory: each where the recurrence asks for it."""
+    kind = ScorerKind(recurrence.scorer)
+    if (scorer is not None) != (kind is ScorerKind.NETWORK):
+        given = "None" if scorer is None else f"{list(scorer.shape)}"
+        raise ValueError(
+            f"scorer must be weights with ScorerKind.NETWORK and None otherwise, got {given} with "
+            f"{kind!s}"
+        )
+    if scorer is not None:
+        units = len(scorer) if scorer.dim() else 0
+        _expect("scorer", scorer, [units, c + exit + 4], torch.float32, device)
+    if (state.votes is not None) != recurrence.uses_votes:
+        raise ValueError(
+            "state.votes must be given if and only if the policy accumulates or has a NETWORK "
+            f"scorer, got {'None' if state.votes is None else list(state.votes.shape)} with "
+            f"{Accumulate(recurrence.accumulate)!s} and {kind!s}"
+        )
+    if state.votes is not None:
+        _expect("state.votes", state.votes, [n, c], torch.float32, device)
+    if state.memory is None:
+        if recurrence.needs_memory:
+            raise ValueError("state.memory must be given with a NETWORK scorer, got None")
+        return
+    if kind is ScorerKind.NONE:
+        raise ValueError(
+            f"state.memory holds a scorer's scores, got {list(state.memory.shape)} without a scorer"
+        )
+    columns = max(exits, state.memory.shape[-1] if state.memory.dim() else 0)
+    _expect("state.memory", state.memory, [n, columns], torch.float32, device)
 
 
 def _expect_in(name: str, indices: Tensor, size: int) -> None:

@@ -23,10 +23,10 @@ from eefast.ops import _native, _triton, reference
 Impl = Literal["auto", "reference", "cpp", "triton", "cuda"]
 
 _SCHEMA = (
-    "exit_step.{}(Tensor hidden, Tensor? positions, Tensor? pooler_weight, Tensor? pooler_bias, "
-    "Tensor weight, Tensor? bias, Tensor table, Tensor? rows, int step, Tensor(a!) score, "
-    "Tensor(b!) prediction, Tensor(c!) exit_layer, Tensor(d!)? logits, Tensor(e!) running, "
-    "Tensor(f!)? control) -> ()"
+    "exit_step.{}(Tensor hidden, Tensor? offsets, Tensor? pooler_weight, Tensor? pooler_bias, "
+    "Tensor weight, Tensor? bias, Tensor? scorer, Tensor table, Tensor? rows, int step, "
+    "Tensor(a!) score, Tensor(b!) prediction, Tensor(c!) exit_layer, Tensor(d!) logits, "
+    "Tensor(e!) running, Tensor(f!)? votes, Tensor(g!)? memory, Tensor(h!)? control) -> ()"
 )
 
 CUDA_ROWS = 32

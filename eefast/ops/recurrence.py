@@ -1,13 +1,14 @@
-"""The recurrence that every exit policy is a row of: kinds, signals, one step.
+"""The recurrence that every exit policy is a row of: its kinds, and one step of it.
 
 At exit i a sample has its signals (prediction, confidence, normalised entropy, agreement with the
-exit before). The policy keeps one running score,
+exit before, and the learned score q where the policy has a scorer). The policy keeps one running
+score,
 
     S_0 = 0,    S_i = keep_i * S_(i-1) + w_i * gain_i,
 
-and the sample leaves at the first exit whose score reaches the threshold alpha_i; the last exit
-always answers. This file is the plain PyTorch form of that, shared by the reference exit step and
-by the simulation of policies on traces.
+and the sample exits at the first i whose score reaches the threshold alpha_i; the last exit always
+answers. This file is the plain PyTorch form of that, the only loop body over exits in Python: the
+reference exit step, the simulation of policies on traces and calibration all call it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+# The numbers of these four are part of the op's contract: csrc/policy.h and kernels/policy.py
+# repeat them.
+
 
 class Keep(IntEnum):
     """What becomes of the score of the exits before. `tau` is the third column of the table."""
@@ -28,6 +32,7 @@ class Keep(IntEnum):
     ENTROPY_BELOW = 2  # 1 if the normalised entropy is below tau, else 0
     CONFIDENCE_ABOVE = 3  # 1 if the confidence is above tau, else 0
     ALWAYS = 4  # 1
+    NOT_SCORE = 5  # 1 - q, a number (PALBERT)
 
 
 class Gain(IntEnum):
@@ -39,10 +44,34 @@ class Gain(IntEnum):
     AGREE = 3  # 1 if the prediction is that of the exit before, else 0
     ENTROPY_BELOW = 4  # 1 if the normalised entropy is below tau, else 0
     CONFIDENCE_ABOVE = 5  # 1 if the confidence is above tau, else 0
+    SCORE = 6  # the learned score q
+    VOTES = 7  # the votes of the majority class
+
+
+class Accumulate(IntEnum):
+    """What is gathered per class over the exits; prediction and confidence are then its own."""
+
+    NONE = 0
+    VOTES = 1  # one vote of each exit for its argmax; ties go to the most recent majority (EEIC)
+    LOG_PROBABILITIES = 2  # p ~ prod_j p_j^(tau_j / T_i), T_i = sum_(j <= i) tau_j (ZTW)
+
+
+class ScorerKind(IntEnum):
+    """Where the learned score q comes from."""
+
+    NONE = 0
+    ROW = 1  # the sigmoid of one more row of the classifier (BERxiT, PALBERT)
+    NETWORK = 2  # a small network over signals and earlier scores (EENet, Eq. 5-9)
 
 
 NO_PREDICTION = -1
 """The prediction of a sample that has met no exit yet: nothing agrees with it."""
+
+NEGATIVE_SLOPE = 0.01
+"""Of the leaky ReLU in a NETWORK scorer."""
+
+MAJORITY_MARGIN = 0.5
+"""Added to the majority's votes in the logits written, so that their argmax is the prediction."""
 
 
 class Signals(NamedTuple):
@@ -51,6 +80,136 @@ class Signals(NamedTuple):
     prediction: Tensor  # (...) int64: argmax of the logits, ties go to the lowest index
     confidence: Tensor  # (...) float32: max of the softmax, in (0, 1]
     entropy: Tensor  # (...) float32: entropy over ln C, in [0, 1]; 0 when C = 1
+
+
+class Values(NamedTuple):
+    """What N samples carry from exit to exit. No field is ever written in place."""
+
+    score: Tensor  # (N,) float32: S_i
+    prediction: Tensor  # (N,) integers: of the exit before; -1 before the first
+    votes: Tensor | None = None  # (N, C) float32: votes, or the weighted sum of logits
+    memory: Tensor | None = None  # (N, M) float32: the learned score of each exit met, 0 elsewhere
+
+
+class Outcome(NamedTuple):
+    """What one exit makes of N samples."""
+
+    values: Values  # after the exit: values.prediction and values.score are the exit's own
+    answer: Tensor  # (N, C) float32: the logits of a sample that exits here
+    leaves: Tensor  # (N,) bool: whether the sample exits here
+
+
+class Recurrence(NamedTuple):
+    """A policy's row of the recurrence: what it keeps, gains, gathers and asks of a scorer.
+
+        values = recurrence.start(samples, classes, exits, device)
+        for exit in range(1, exits + 1):
+            values, answer, leaves = recurrence.step(values, logits[exit - 1], table, exit)
+
+    All samples take every step: who has exited before is the caller's to know. The arithmetic is
+    float32, whatever the default dtype, and on the device of the values.
+    """
+
+    keep: int  # a Keep
+    gain: int  # a Gain
+    strict: bool = False  # leave at S > alpha rather than at S >= alpha
+    accumulate: int = Accumulate.NONE
+    scorer: int = ScorerKind.NONE
+
+    @property
+    def uses_votes(self) -> bool:
+        """Whether values hold `votes`: for an accumulator, and for a network's vote share."""
+        return self.accumulate != Accumulate.NONE or self.scorer == ScorerKind.NETWORK
+
+    @property
+    def needs_memory(self) -> bool:
+        """Whether the policy itself reads `memory`."""
+        return self.scorer == ScorerKind.NETWORK
+
+    def check(self) -> None:
+        """Refuse kinds that do not go together.
+
+        Raises:
+            ValueError: a number that is no kind, a learned score without a scorer, Gain.VOTES
+                without votes, or a network over log-probabilities, which have no vote share.
+        """
+        keep, gain = Keep(self.keep), Gain(self.gain)
+        accumulate, scorer = Accumulate(self.accumulate), ScorerKind(self.scorer)
+        if scorer is ScorerKind.NONE and keep is Keep.NOT_SCORE:
+            raise ValueError("keep=Keep.NOT_SCORE needs a scorer, got ScorerKind.NONE")
+        if scorer is ScorerKind.NONE and gain is Gain.SCORE:
+            raise ValueError("gain=Gain.SCORE needs a scorer, got ScorerKind.NONE")
+        if gain is Gain.VOTES and accumulate is not Accumulate.VOTES:
+            raise ValueError(f"gain=Gain.VOTES needs Accumulate.VOTES, got {accumulate!s}")
+        if scorer is ScorerKind.NETWORK and accumulate is Accumulate.LOG_PROBABILITIES:
+            raise ValueError(
+                "a NETWORK scorer reads the vote share, which Accumulate.LOG_PROBABILITIES has not"
+            )
+
+    def start(
+        self, samples: int, classes: int, exits: int, device: torch.device | str = "cpu"
+    ) -> Values:
+        """The values before the first exit; with `memory` wherever there is a scorer."""
+        f32 = torch.float32
+        return Values(
+            torch.zeros(samples, dtype=f32, device=device),
+            torch.full((samples,), NO_PREDICTION, dtype=torch.int64, device=device),
+            torch.zeros(samples, classes, dtype=f32, device=device) if self.uses_votes else None,
+            None
+            if self.scorer == ScorerKind.NONE
+            else torch.zeros(samples, exits, dtype=f32, device=device),
+        )
+
+    def step(
+        self,
+        values: Values,  # of N samples, after the exit before
+        logits: Tensor,  # (N, C) floats: this exit's own
+        table: Tensor,  # (L, 3) float32: weight, threshold and tau of every exit
+        exit: int,  # 1-based; len(table) is the last exit, where every sample leaves
+        *,
+        q: Tensor | None = None,  # (N,) in [0, 1]: with ROW, the sigmoid of the row's output
+        scorer: Tensor | None = None,  # (H, C + exit + 4) float32: with NETWORK, its weights
+    ) -> Outcome:
+        """One exit for all samples: accumulate, signals, score, recurrence, decision.
+
+        Args:
+            values: from `start`, or from the step before.
+            logits: what this exit's classifier gives.
+            table: the policy table; what lies behind the row of `exit` is not read.
+            exit: the row of `table`; exits that the policy does not look at are left out.
+            q: the learned score, for a ROW scorer only.
+            scorer: the weights of this exit's network, for a NETWORK scorer only (`network_score`).
+
+        Returns:
+            The new values, and who exits here with which logits.
+        """
+        weight, threshold, tau = table[exit - 1]
+        z, previous, votes, memory = logits.float(), values.prediction, values.votes, values.memory
+        if self.accumulate == Accumulate.LOG_PROBABILITIES and votes is not None:
+            total = table[:exit, 2].sum()
+            # By 0 nothing is multiplied: 0 * inf is NaN.
+            votes = torch.where(tau == 0, votes, votes + tau * z)
+            z = torch.where(total == 0, z, votes / total)
+        now, answer, majority = signals(z), z, None
+        if votes is not None and self.accumulate != Accumulate.LOG_PROBABILITIES:
+            votes = votes.scatter_add(1, now.prediction[:, None], torch.ones_like(votes[:, :1]))
+        if self.accumulate == Accumulate.VOTES and votes is not None:
+            now, majority = _elect(votes, now, previous)
+            index = now.prediction[:, None]
+            answer = votes.scatter_add(1, index, torch.full_like(votes[:, :1], MAJORITY_MARGIN))
+        if scorer is not None and votes is not None and memory is not None:
+            q = network_score(scorer, z, now, votes, memory[:, : exit - 1])
+        if memory is not None and q is not None:
+            memory = memory.clone()
+            memory[:, exit - 1] = q
+        score = advance(
+            values.score, previous, now,
+            keep=self.keep, gain=self.gain, weight=weight, tau=tau, q=q, votes=majority,
+        )  # fmt: skip
+        leaves = reached(score, threshold, strict=self.strict)
+        if exit == len(table):
+            leaves = torch.ones_like(leaves)
+        return Outcome(Values(score, now.prediction, votes, memory), answer, leaves)
 
 
 def signals(
@@ -69,6 +228,27 @@ def signals(
     return Signals(logits.argmax(-1), probability.amax(-1), entropy)
 
 
+def network_score(
+    scorer: Tensor,  # (H, F + 2) float32: of every unit F weights, its bias and its output weight
+    logits: Tensor,  # (N, C) float32, as the signals saw them
+    now: Signals,  # of (N,)
+    votes: Tensor,  # (N, C) float32, this exit's vote among them
+    earlier: Tensor,  # (N, exit - 1) float32: the scores of the exits before
+) -> Tensor:
+    """A NETWORK scorer's q, [N] float32 (EENet, Eq. 5-9).
+
+    Its features are F = C + 3 + (exit - 1) numbers: the C probabilities, the confidence, 1 minus
+    the normalised entropy, the share of the class with most votes, and the earlier scores. q is
+    sigmoid(sum_h out_h * leaky_relu(w_h . f + b_h)); a unit of zero weights and bias 1 is the
+    output's bias.
+    """
+    certain = torch.stack([now.confidence, 1 - now.entropy, votes.amax(-1) / votes.sum(-1)], dim=-1)
+    features = torch.cat([logits.softmax(-1), certain, earlier], dim=-1)
+    weights, bias, out = scorer[:, :-2], scorer[:, -2], scorer[:, -1]
+    units = torch.nn.functional.leaky_relu(features @ weights.T + bias, NEGATIVE_SLOPE)
+    return (units @ out).sigmoid()
+
+
 def advance(
     score: Tensor,  # (N,) float32, the score after the exit before
     previous: Tensor,  # (N,) the prediction at the exit before
@@ -78,37 +258,77 @@ def advance(
     gain: int,
     weight: Tensor | float,
     tau: Tensor | float,
+    q: Tensor | None = None,  # (N,) the learned score, where keep or gain asks for it
+    votes: Tensor | None = None,  # (N,) of the majority class, for Gain.VOTES
 ) -> Tensor:
-    """The score after this exit, S_i = keep_i * S_(i-1) + w_i * gain_i, [N] float32."""
+    """The score after this exit, S_i = keep_i * S_(i-1) + w_i * gain_i, [N] float32.
+
+    What an indicator drops is dropped, not multiplied by 0: a score that is not kept, and the
+    weight of a gain that does not hold, may be NaN or infinite.
+    """
     agree = now.prediction == previous
-    match Keep(keep):
-        case Keep.NEVER:
-            kept = torch.zeros_like(agree)
-        case Keep.AGREE:
-            kept = agree
-        case Keep.ENTROPY_BELOW:
-            kept = now.entropy < tau
-        case Keep.CONFIDENCE_ABOVE:
-            kept = now.confidence > tau
-        case Keep.ALWAYS:
-            kept = torch.ones_like(agree)
+    one = torch.ones_like(score)
+    if keep == Keep.NOT_SCORE:
+        assert q is not None
+        kept = (1 - q) * score
+    else:
+        kept = score.masked_fill(~_keeps(Keep(keep), agree, now, tau), 0.0)
     match Gain(gain):
         case Gain.ONE:
-            gained = torch.ones_like(score)
+            gained = one
         case Gain.CONFIDENCE:
             gained = now.confidence
         case Gain.NEGATIVE_ENTROPY:
             gained = -now.entropy
+        case Gain.SCORE:
+            assert q is not None
+            gained = q
+        case Gain.VOTES:
+            assert votes is not None
+            gained = votes
         case Gain.AGREE:
-            gained = agree.float()
+            return kept + (weight * one).masked_fill(~agree, 0.0)
         case Gain.ENTROPY_BELOW:
-            gained = (now.entropy < tau).float()
+            return kept + (weight * one).masked_fill(~(now.entropy < tau), 0.0)
         case Gain.CONFIDENCE_ABOVE:
-            gained = (now.confidence > tau).float()
-    # A score that is not kept is dropped, not multiplied by 0: NaN must not outlive its exit.
-    return torch.where(kept, score, 0.0) + weight * gained
+            return kept + (weight * one).masked_fill(~(now.confidence > tau), 0.0)
+    return kept + weight * gained
 
 
 def reached(score: Tensor, threshold: Tensor | float, *, strict: bool) -> Tensor:
     """Where the score says "leave": S > alpha if strict, S >= alpha otherwise."""
     return score > threshold if strict else score >= threshold
+
+
+def _keeps(keep: Keep, agree: Tensor, now: Signals, tau: Tensor | float) -> Tensor:
+    match keep:
+        case Keep.AGREE:
+            return agree
+        case Keep.ENTROPY_BELOW:
+            return now.entropy < tau
+        case Keep.CONFIDENCE_ABOVE:
+            return now.confidence > tau
+        case Keep.ALWAYS:
+            return torch.ones_like(agree)
+    return torch.zeros_like(agree)
+
+
+def _elect(
+    votes: Tensor,  # (N, C), this exit's vote among them
+    now: Signals,
+    previous: Tensor,  # (N,) the majority before; -1 before the first exit
+) -> tuple[Signals, Tensor]:
+    """The signals of the majority, and its votes, [N].
+
+    One vote more can only make its own class the majority: the class with most votes, ties to the
+    most recent prediction among them, is this exit's or the one before.
+    """
+    mine = votes.gather(1, now.prediction[:, None])[:, 0]
+    before = votes.gather(1, previous.clamp(min=0).long()[:, None])[:, 0]
+    changes = (previous == NO_PREDICTION) | (mine >= before)
+    elected = Signals(
+        torch.where(changes, now.prediction, previous.long()),
+        torch.where(changes, mine, before) / votes.sum(-1),
+        now.entropy,
+    )
+    return elected, torch.where(changes, mine, before)

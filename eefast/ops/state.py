@@ -16,13 +16,14 @@ class HeadWeights(NamedTuple):
     """The weights of one exit head, as the exit step takes them.
 
     linear: logits = weight @ h + bias. pooler: h is replaced by
-    tanh(pooler_weight @ h + pooler_bias) first.
+    tanh(pooler_weight @ h + pooler_bias) first. With a ROW scorer, weight and bias have one row
+    more than there are classes: the last is the scorer's.
     """
 
     pooler_weight: Tensor | None  # (D, D) or None
     pooler_bias: Tensor | None  # (D,) or None
-    weight: Tensor  # (C, D)
-    bias: Tensor | None  # (C,) or None
+    weight: Tensor  # (C, D); (C + 1, D) with a ROW scorer
+    bias: Tensor | None  # (C,) or None; (C + 1,) with a ROW scorer
 
 
 class ExitState(NamedTuple):
@@ -31,10 +32,13 @@ class ExitState(NamedTuple):
     score: Tensor  # (N,) float32: S_i
     prediction: Tensor  # (N,) int32: at the last exit met; -1 before the first
     exit_layer: Tensor  # (N,) int32: layer after which the sample left; 0 while running
-    # (N, C) float32: of the exit at which the sample left, anything while it runs; None where
-    # only the prediction is wanted.
-    logits: Tensor | None
+    # (N, C) float32: of the exit at which the sample left, anything while it runs.
+    logits: Tensor
     running: Tensor  # (L,) bool: whether any sample was still running after exit i
+    # (N, C) float32, where the policy accumulates or has a network: votes, or a sum of logits.
+    votes: Tensor | None = None
+    # (N, M) float32, M >= L, where the policy has a scorer that wants it: the scores q_i.
+    memory: Tensor | None = None
     # (L, 2) int64, GPUs only. How many blocks of exit i's launch are done (0 between launches), and
     # the cudaGraphConditionalHandle that exit i sets to `running`, or 0 for none.
     control: Tensor | None = None
@@ -43,15 +47,17 @@ class ExitState(NamedTuple):
     def start(
         cls,
         samples: int,
-        classes: int | None,
+        classes: int,
         exits: int,
         device: torch.device | str = "cpu",
+        votes: bool = False,
+        memory: bool = False,
     ) -> ExitState:
-        """The state before the first exit; without logits if `classes` is None."""
-        if device == "cpu" and classes is not None and _native.AVAILABLE:
+        """The state before the first exit; `votes` and `memory` where the policy uses them."""
+        if device == "cpu" and not votes and not memory and _native.AVAILABLE:
             # Five torch functions take 40 us longer when the caches are cold.
             return cls(*torch.ops.eefast.exit_state.default(samples, classes, exits))
-        packed = PackedState(samples, classes, exits, device)
+        packed = PackedState(samples, classes, exits, device, votes, memory)
         packed.start()
         return packed.state
 
@@ -60,14 +66,25 @@ class PackedState:
     """An `ExitState` in one block of memory: a GPU starts it with two launches, copies it with one.
 
     Args:
-        samples, classes, exits, device: as for `ExitState.start`; nothing is initialised yet.
+        samples, classes, exits, device, votes, memory: as for `ExitState.start`; nothing is
+            initialised yet.
     """
 
     def __init__(
-        self, samples: int, classes: int | None, exits: int, device: torch.device | str
+        self,
+        samples: int,
+        classes: int,
+        exits: int,
+        device: torch.device | str,
+        votes: bool = False,
+        memory: bool = False,
     ) -> None:
         self._shape = samples, classes, exits
-        words = [samples * (classes or 0), samples, samples, samples, -(-exits // 4)]
+        self._votes, self._memory = votes, memory
+        words = [
+            samples * classes, samples, samples, samples, -(-exits // 4),
+            samples * classes * votes, samples * exits * memory,
+        ]  # fmt: skip
         # Each part begins where 16 bytes do: Triton compiles another kernel for those that don't.
         *self._offsets, total = itertools.accumulate((-(-n // 4) * 4 for n in words), initial=0)
         self._words = torch.empty(total, dtype=torch.int32, device=device)
@@ -88,12 +105,14 @@ class PackedState:
 
     def _of(self, words: Tensor, control: Tensor | None) -> ExitState:
         (n, c, exits), floats, one = self._shape, words.view(torch.float32), (1,)
-        logits, score, prediction, exit_layer, running = self._offsets
+        logits, score, prediction, exit_layer, running, votes, memory = self._offsets
         return ExitState(
             floats.as_strided((n,), one, score),
             words.as_strided((n,), one, prediction),
             words.as_strided((n,), one, exit_layer),
-            None if c is None else floats.as_strided((n, c), (c, 1), logits),
+            floats.as_strided((n, c), (c, 1), logits),
             words.view(torch.bool).as_strided((exits,), one, 4 * running),
+            floats.as_strided((n, c), (c, 1), votes) if self._votes else None,
+            floats.as_strided((n, exits), (exits, 1), memory) if self._memory else None,
             control,
         )

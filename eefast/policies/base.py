@@ -3,8 +3,8 @@
     S_0 = 0,    S_i = keep_i * S_(i-1) + w_i * gain_i,    leave at the first i with S_i >= alpha_i
 
 (or S_i > alpha_i where the policy is `strict`); the last exit always answers. A policy is a frozen
-dataclass that names its two kinds and fills three columns, nothing more: all implementations of
-the exit step, the simulation and the runtimes then know it. A policy of your own:
+dataclass that names its kinds and fills three columns, nothing more: all implementations of the
+exit step, the simulation and the runtimes then know it. A policy of your own:
 
     @dataclass(frozen=True)
     class ConfidentPatience(Policy):
@@ -17,6 +17,15 @@ the exit step, the simulation and the runtimes then know it. A policy of your ow
 
         def columns(self, num_exits):
             return Columns(thresholds=self.patience, tau=self.confidence)
+
+        @classmethod
+        def settings(cls, trace):  # what calibrate(ConfidentPatience, trace) chooses from
+            return [cls(t, c) for t in range(1, trace.num_exits) for c in (0.5, 0.7, 0.9)]
+
+With `accumulate` the votes or log-probabilities of all exits so far speak instead of this exit
+alone; with a `scorer` there is a learned score q, for Gain.SCORE and Keep.NOT_SCORE: an extra row
+of the model's heads (ScorerKind.ROW), or a small network that the policy itself holds
+(ScorerKind.NETWORK, see `Policy.scorer_weights`).
 """
 
 from __future__ import annotations
@@ -24,24 +33,30 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from eefast.ops import Gain, Keep
+from eefast.ops import Accumulate, Gain, Keep, Recurrence, ScorerKind
+from eefast.policies.checks import check_kinds, check_scorer
+from eefast.policies.description import fields_of, from_json, tensors_in, to_json
+from eefast.policies.values import Values
 
-Values = float | Sequence[float]
-"""One number for every exit, or one number per exit."""
+if TYPE_CHECKING:
+    from eefast.traces import ExitTrace
 
 P = TypeVar("P", bound="Policy")
 _REGISTRY: dict[str, type[Policy]] = {}
 
 
 class Columns(NamedTuple):
-    """The policy table before it is a tensor: a number for all exits, or one per exit."""
+    """The policy table before it is a tensor: a number for all exits, or one per exit.
+
+    Weights and tau are finite; a threshold may be infinite.
+    """
 
     weights: Values = 1.0
     thresholds: Values = math.inf
@@ -54,6 +69,10 @@ class Policy(ABC):
 
     Subclasses are frozen dataclasses, known by `name`. Calibration notes in `num_exits` and
     `num_classes` what the numbers were chosen for; a model or trace of another shape refuses them.
+
+    Fields are what JSON can hold, tensors, or tuples of tensors; tensors are saved beside the JSON
+    (see `tensors`). A policy with tensors is a `@dataclass(frozen=True, eq=False)`, since tensors
+    have no plain equality.
     """
 
     name: ClassVar[str]
@@ -87,6 +106,25 @@ class Policy(ABC):
         """Whether a sample leaves at S > alpha rather than at S >= alpha."""
         return False
 
+    @property
+    def accumulate(self) -> Accumulate:
+        """What is gathered over the exits, and speaks instead of this exit alone."""
+        return Accumulate.NONE
+
+    @property
+    def scorer(self) -> ScorerKind:
+        """Where the learned score q comes from."""
+        return ScorerKind.NONE
+
+    def scorer_weights(self, exit: int) -> Tensor | None:
+        """The network of exit `exit` (1-based) with ScorerKind.NETWORK, else None.
+
+        [H, F + 2] float32 for H hidden units and F = C + 2 + exit features: the C probabilities,
+        the confidence, 1 - entropy, the vote share, and the scores of the exits before. Row h:
+        F weights, bias, output weight. q = sigmoid(sum_h out_h * leaky_relu(w_h f + b_h)).
+        """
+        return None
+
     @abstractmethod
     def columns(self, num_exits: int) -> Columns:
         """Weights, thresholds and tau for a model with `num_exits` exits."""
@@ -108,6 +146,23 @@ class Policy(ABC):
             raise ValueError(f"policy {cls.name!r} has no default setting: {error}") from None
 
     @property
+    def recurrence(self) -> Recurrence:
+        """The policy's kinds, ready to be run."""
+        return Recurrence(self.keep, self.gain, self.strict, self.accumulate, self.scorer)
+
+    @classmethod
+    def settings(cls: type[P], trace: ExitTrace) -> Sequence[P]:
+        """The settings that `eefast.calibrate` tries for a trace like this one.
+
+        Raises:
+            ValueError: the policy has none.
+        """
+        raise ValueError(
+            f"policy {cls.name!r} does not say which settings to try: define its classmethod "
+            "settings(trace), or give calibrate a space, a list of policies to choose from"
+        )
+
+    @property
     def reads_signals(self) -> bool:
         """Whether the decision depends on the sample at all."""
         return self.keep not in (Keep.NEVER, Keep.ALWAYS) or self.gain is not Gain.ONE
@@ -116,7 +171,8 @@ class Policy(ABC):
         """The policy table, [num_exits, 3] float32: weight, threshold and tau of every exit.
 
         Raises:
-            ValueError: the policy holds numbers for another number of exits.
+            ValueError: the policy holds numbers for another number of exits, NaN, or an infinite
+                weight or tau.
         """
         table = torch.empty(num_exits, 3, dtype=torch.float32, device="cpu")
         for i, (name, values) in enumerate(
@@ -130,22 +186,28 @@ class Policy(ABC):
                 )
             if column.isnan().any():
                 raise ValueError(f"{self.name}: {name} must be numbers, got {values}")
+            if name != "thresholds" and column.isinf().any():
+                raise ValueError(f"{self.name}: {name} must be finite in float32, got {values}")
             table[:, i] = column
         return table
 
-    def check(self, num_exits: int, num_classes: int) -> None:
+    def check(self, num_exits: int, num_classes: int, *, learned_scores: bool = True) -> None:
         """Refuse a model or trace that this policy cannot judge.
 
+        Args:
+            num_exits: of the model or trace.
+            num_classes: of the model or trace.
+            learned_scores: whether the model's heads have a scorer, or the trace its scores.
+
         Raises:
-            ValueError: another number of exits or classes than the policy was calibrated for, or
-                a single output (regression), of which no signal can be taken.
-            TypeError: keep or gain is not of its kind.
+            ValueError: another number of exits or classes than the policy was calibrated for;
+                a single output (regression), of which no signal can be taken; no learned scores
+                for a policy that reads them; kinds that do not go together; scorer weights of
+                another shape than `scorer_weights` says.
+            TypeError: keep, gain, accumulate or scorer is not of its kind: the recurrence has no
+                others.
         """
-        if not isinstance(self.keep, Keep) or not isinstance(self.gain, Gain):
-            raise TypeError(
-                f"policy {self.name!r}: keep must be a Keep and gain a Gain, "
-                f"got {self.keep!r} and {self.gain!r}"
-            )
+        check_kinds(self)
         for what, calibrated, got in (
             ("exits", self.num_exits, num_exits),
             ("classes", self.num_classes, num_classes),
@@ -159,32 +221,63 @@ class Policy(ABC):
                 f"policy {self.name!r} decides by class probabilities, and a model with one output "
                 "(regression) has none: use Never() or Budgeted(exit)"
             )
-        self.table(num_exits)
+        if self.scorer is ScorerKind.ROW and not learned_scores:
+            raise ValueError(
+                f"policy {self.name!r} reads learned scores and got none: the model needs a "
+                "trained scorer, eefast.attach_exits(..., scorer_row=True), and a trace its "
+                "scores, record_trace(..., keep=('scores',))"
+            )
+        table = self.table(num_exits)
+        if self.accumulate is Accumulate.LOG_PROBABILITIES and (table[:, 2] < 0).any():
+            raise ValueError(
+                f"{self.name}: tau weighs exits and must be 0 or more, got {table[:, 2]}"
+            )
+        for exit in self.exits_used(num_exits):
+            check_scorer(self, exit, num_classes)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready description, read back by `policy_from_dict`.
+        """A JSON-ready description without the tensors, read back by `policy_from_dict`.
 
         Raises:
             ValueError: a subclass that would be read back as its parent, for want of a name.
         """
         if policy_class(self.name) is not type(self):
             raise ValueError(f"policy class {type(self).__name__} needs a name of its own")
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {"policy": self.name, **{k: _to_json(v) for k, v in fields.items()}}
+        fields = self._fields()
+        return {
+            "policy": self.name,
+            **{k: to_json(v) for k, v in fields.items() if not tensors_in(k, v)},
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields that are tensors, by name; those of a tuple as "<field>.<index>"."""
+        return {
+            key: tensor
+            for field, value in self._fields().items()
+            for key, tensor in tensors_in(field, value).items()
+        }
+
+    def _fields(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
 
-def policy_from_dict(description: dict[str, Any]) -> Policy:
-    """The policy that `Policy.to_dict` described.
+def policy_from_dict(
+    description: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
+) -> Policy:
+    """The policy that `Policy.to_dict` and `Policy.tensors` described.
 
     Raises:
-        ValueError: an unknown policy, or fields that it does not have.
+        ValueError: an unknown policy, fields that it does not have, or tensors that are missing.
     """
-    fields = {k: _from_json(v) for k, v in description.items() if k != "policy"}
+    fields = {k: from_json(v) for k, v in description.items() if k != "policy"}
+    fields.update(fields_of(tensors or {}))
     cls = policy_class(str(description.get("policy")))
     try:
         return cls(**fields)
     except TypeError as error:
-        raise ValueError(f"policy {cls.name!r} cannot be made from {fields}: {error}") from None
+        raise ValueError(
+            f"policy {cls.name!r} cannot be made from {sorted(fields)}: {error}"
+        ) from None
 
 
 def policy_class(name: str) -> type[Policy]:
@@ -199,44 +292,3 @@ def policy_class(name: str) -> type[Policy]:
             "its class is defined or imported)"
         )
     return _REGISTRY[name]
-
-
-def number(owner: str, name: str, value: float, low: float, high: float = math.inf) -> float:
-    """`value` as a float if it lies in [low, high], else a ValueError that says so."""
-    if isinstance(value, str) or not hasattr(value, "__float__"):
-        raise ValueError(f"{owner}: {name} must be a number, got {value!r}")
-    value = float(value)
-    if not low <= value <= high:  # also catches NaN
-        raise ValueError(f"{owner}: {name} must be in [{low:g}, {high:g}], got {value}")
-    return value
-
-
-def whole(owner: str, name: str, value: Any, low: int) -> int:
-    """`value` as an int of at least `low`, else a ValueError that says so."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < low:
-        raise ValueError(f"{owner}: {name} must be a whole number, {low} or more; got {value!r}")
-    return int(value)
-
-
-def numbers(owner: str, name: str, values: Values | Tensor, low: float) -> Values:
-    """A number, or a tuple of one number per exit, each at least `low` (see `number`)."""
-    if hasattr(values, "tolist"):  # a tensor or an array
-        values = values.tolist()
-    if isinstance(values, Sequence) and not isinstance(values, str):
-        return tuple(number(owner, name, value, low) for value in values)
-    return number(owner, name, values, low)
-
-
-def _to_json(value: Any) -> Any:
-    if hasattr(value, "item"):  # a numpy number
-        value = value.item()
-    # JSON has no infinity; "inf" is what float() reads back.
-    if isinstance(value, tuple):
-        return [_to_json(v) for v in value]
-    return str(value) if isinstance(value, float) and math.isinf(value) else value
-
-
-def _from_json(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(_from_json(v) for v in value)
-    return float(value) if value in ("inf", "-inf") else value

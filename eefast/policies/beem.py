@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from eefast.ops import Gain, Keep
-from eefast.policies.base import Columns, Policy, Values, numbers
+from eefast.policies.base import Columns, Policy
+from eefast.policies.values import Values, numbers
+
+if TYPE_CHECKING:
+    from eefast.traces import ExitTrace
+
+SEARCH_SPACE = (0.3, 0.6, 0.9, 1.2, 1.5)
+"""The paper's thresholds for the classical method, one for all exits."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,12 @@ class BEEM(Policy):
     def default(cls, num_exits: int) -> BEEM:
         """BEEM-C at 1.5, the most careful threshold of the paper's search space (section 3.4)."""
         return cls.cost(num_exits, 1.5)
+
+    @classmethod
+    def settings(cls, trace: ExitTrace) -> list[BEEM]:
+        """BEEM-A with each threshold of the paper's space (section 3.4, the classical method)."""
+        accuracies = trace.accuracies().tolist()
+        return [cls.accuracy(accuracies, alpha) for alpha in SEARCH_SPACE]
 
     def columns(self, num_exits: int) -> Columns:
         return Columns(self.weights, self.thresholds)

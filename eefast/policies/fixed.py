@@ -1,12 +1,17 @@
-"""Policies that do not look at the sample: a fixed depth for everyone."""
+"""Policies that do not look at the sample: one depth for all."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from eefast.ops import Gain, Keep
-from eefast.policies.base import Columns, Policy, whole
+from eefast.policies.base import Columns, Policy
+from eefast.policies.values import whole
+
+if TYPE_CHECKING:
+    from eefast.traces import ExitTrace
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,11 @@ class Budgeted(Policy):
         """The middle exit."""
         return cls((num_exits + 1) // 2)
 
+    @classmethod
+    def settings(cls, trace: ExitTrace) -> list[Budgeted]:
+        """Every exit."""
+        return [cls(exit) for exit in range(1, trace.num_exits + 1)]
+
     def columns(self, num_exits: int) -> Columns:
         if self.exit > num_exits:
             raise ValueError(f"{self.name}: exit {self.exit} of a model with {num_exits} exits")
@@ -44,7 +54,7 @@ class Budgeted(Policy):
 
 @dataclass(frozen=True)
 class Never(Policy):
-    """Nobody leaves before the last exit: the full-depth model, no other exit computed."""
+    """No sample leaves before the last exit: the full-depth model, no other exit computed."""
 
     name = "never"
     keep, gain = Keep.NEVER, Gain.ONE

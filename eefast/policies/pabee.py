@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from eefast.ops import Gain, Keep
-from eefast.policies.base import Columns, Policy, whole
+from eefast.policies.base import Columns, Policy
+from eefast.policies.values import whole
+
+if TYPE_CHECKING:
+    from eefast.traces import ExitTrace
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,11 @@ class PABEE(Policy):
     def default(cls, num_exits: int) -> PABEE:
         """Half of the exits: the paper's 6 for 12 layers."""
         return cls(max(1, num_exits // 2))
+
+    @classmethod
+    def settings(cls, trace: ExitTrace) -> list[PABEE]:
+        """Every patience with which a sample can leave early, 1 to L - 1."""
+        return [cls(t) for t in range(1, max(2, trace.num_exits))]
 
     def columns(self, num_exits: int) -> Columns:
         return Columns(thresholds=self.patience or math.inf)

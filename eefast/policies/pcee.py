@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from eefast.ops import Gain, Keep
-from eefast.policies.base import Columns, Policy, number, whole
+from eefast.policies.base import Columns, Policy
+from eefast.policies.values import number, probabilities, whole
+
+if TYPE_CHECKING:
+    from eefast.traces import ExitTrace
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,13 @@ class PCEE(Policy):
     def default(cls, num_exits: int) -> PCEE:
         """Two confident exits at tau = 0.5, the middle of the range that the paper sweeps."""
         return cls(min(2, num_exits), 0.5)
+
+    @classmethod
+    def settings(cls, trace: ExitTrace) -> list[PCEE]:
+        """Every patience from 2 (with 1 it is the entropy policy), each with tau 0.02 to 0.98."""
+        longest = max(trace.num_exits - 1, 1)
+        patiences = range(min(2, longest), longest + 1)
+        return [cls(t, tau) for t in patiences for tau in probabilities()]
 
     def columns(self, num_exits: int) -> Columns:
         return Columns(thresholds=self.patience, tau=self.threshold)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from eefast.ops import Gain, Keep
-from eefast.policies.base import Columns, Policy, Values, numbers
+from eefast.policies.base import Columns, Policy
+from eefast.policies.values import Values, numbers, probabilities
+
+if TYPE_CHECKING:
+    from eefast.traces import ExitTrace
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,11 @@ class Confidence(Policy):
     def default(cls, num_exits: int) -> Confidence:
         """0.9, the setting that the BEEM paper's Fig. 1 gives for this rule."""
         return cls(0.9)
+
+    @classmethod
+    def settings(cls, trace: ExitTrace) -> list[Confidence]:
+        """Thresholds from 0.02 to 0.98, the same for all exits."""
+        return [cls(tau) for tau in probabilities()]
 
     def columns(self, num_exits: int) -> Columns:
         return Columns(thresholds=self.threshold)
@@ -63,6 +73,11 @@ class Entropy(Policy):
     def default(cls, num_exits: int) -> Entropy:
         """0.5, the middle one of the settings that FastBERT reports (0.1, 0.5, 0.8)."""
         return cls(0.5)
+
+    @classmethod
+    def settings(cls, trace: ExitTrace) -> list[Entropy]:
+        """Thresholds from 0.02 to 0.98, the same for all exits."""
+        return [cls(tau) for tau in probabilities()]
 
     def columns(self, num_exits: int) -> Columns:
         if isinstance(self.threshold, Sequence):

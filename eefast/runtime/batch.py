@@ -42,7 +42,14 @@ class Batch:
         self.hidden = hidden
         vectors, offsets = backbone.readout(stage.layers.stop - 1, hidden, context)
         self.exit_step_for(self.size)(
-            vectors, offsets, *stage.head, self.table, self.rows, stage.step, *self.state
+            vectors,
+            offsets,
+            *stage.head,
+            stage.scorer,
+            self.table,
+            self.rows,
+            stage.step,
+            *self.state,
         )
 
     def keep(
@@ -84,5 +91,5 @@ class Batches:
         samples, _ = self._backbone.check(inputs)
         self._exit_step_for(samples)  # at the door, not behind the first layers
         # Before the layers have emptied the caches: there it costs half as much again.
-        state = ExitState.start(samples, self._num_classes, len(plan.table), self._device)
+        state = plan.state(samples, self._num_classes, self._device)
         return Batch(self._backbone, self._exit_step_for, plan.table, state, samples)

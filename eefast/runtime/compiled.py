@@ -17,7 +17,7 @@ from eefast.forward import over_inputs
 from eefast.labels import check_labels, task_loss
 from eefast.lowering import lower
 from eefast.multi_exit import MultiExitConfig, MultiExitModel
-from eefast.ops import Impl, implementation
+from eefast.ops import Impl, ScorerKind, implementation
 from eefast.policies import Policy, policy_class
 from eefast.runtime.output import EarlyExitOutput
 from eefast.runtime.plan import Plan
@@ -74,10 +74,11 @@ class CompiledModel(PreTrainedModel):
         if not isinstance(policy, Policy):
             raise TypeError(f"policy must be a Policy, got {policy!r}")
         exits, heads = self.config.exits, self.model.heads
+        scorer_row = policy.scorer is ScorerKind.ROW
         self._plan = Plan.make(
             policy,
             exits,
-            [heads.weights(exit) for exit in range(1, len(exits) + 1)],
+            [heads.weights(exit, scorer_row) for exit in range(1, len(exits) + 1)],
             self.model.num_classes,
             self.model.device,
         )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eefast.ops import HeadWeights, Step
+from eefast.ops import ExitState, HeadWeights, Step
 from eefast.policies import Policy
 
 
@@ -19,6 +19,7 @@ class Stage(NamedTuple):
     layers: range  # 1-based
     exit: int  # 1-based
     head: HeadWeights
+    scorer: Tensor | None  # the network of a policy that has one, on the device of the head
     step: int  # Step.pack()
 
 
@@ -30,6 +31,8 @@ class Plan:
     policy: Policy
     table: Tensor  # (exits up to the last one used, 3) float32, on the model's device
     stages: tuple[Stage, ...]  # up to the last exit used; the layers behind it are never run
+    votes: bool = False  # whether the state needs them
+    memory: bool = False
 
     @classmethod
     @torch.inference_mode(False)  # the table must stay writable wherever a policy is assigned
@@ -54,6 +57,7 @@ class Plan:
             ValueError: the policy does not fit the model (see `Policy.check`).
         """
         policy.check(len(exits), num_classes)
+        recurrence = policy.recurrence
         used = policy.exits_used(len(exits))
         # Cut behind the last exit used, the table ends where every sample must have exited.
         table = policy.table(len(exits))[: used[-1]].to(device)
@@ -66,8 +70,23 @@ class Plan:
                     range(before + 1, layer + 1),
                     exit,
                     heads[exit - 1],
-                    Step(exit, layer, policy.keep, policy.gain, policy.strict).pack(),
+                    _on(device, policy.scorer_weights(exit)),
+                    Step(exit, layer, *recurrence).pack(),
                 )
                 for exit, layer, before in zip(used, layers, [0, *layers], strict=False)
             ),
+            votes=recurrence.uses_votes,
+            memory=recurrence.needs_memory,
         )
+
+    def state(self, samples: int, num_classes: int, device: torch.device | str) -> ExitState:
+        """The state of so many samples before the first exit."""
+        return ExitState.start(
+            samples, num_classes, len(self.table), device, self.votes, self.memory
+        )
+
+
+def _on(device: torch.device, weights: Tensor | None) -> Tensor | None:
+    if weights is None:
+        return None
+    return weights.to(device, torch.float32).contiguous()

@@ -1,6 +1,25 @@
 """Training of multi-exit models: objectives, and the loop behind `eefast train`."""
 
 from eefast.labels import task_loss
-from eefast.training.objectives import OBJECTIVES, Objective, beem, objective, weighted
+from eefast.training.berxit import BERxiT
+from eefast.training.eeic import eeic
+from eefast.training.objectives import (
+    Objective,
+    beem,
+    needs_scores,
+    objective,
+    register_objective,
+    weighted,
+)
 
-__all__ = ["OBJECTIVES", "Objective", "beem", "objective", "task_loss", "weighted"]
+__all__ = [
+    "BERxiT",
+    "Objective",
+    "beem",
+    "eeic",
+    "needs_scores",
+    "objective",
+    "register_objective",
+    "task_loss",
+    "weighted",
+]

@@ -1,27 +1,112 @@
-"""Training objectives of multi-exit models: one function per paper."""
+"""Training objectives of multi-exit models: one per paper, known by name.
+
+An objective is called with what the model gave, a `MultiExitOutput` whose loss is not there yet,
+and the labels; it returns the loss, a scalar. One of your own:
+
+    @eefast.training.register_objective("first-exit")
+    def first_exit(output, labels, *, temperature=1.0):
+        return task_loss(output.exit_logits[0] / temperature, labels)
+
+    eefast.attach_exits(model, objective="first-exit", objective_options={"temperature": 2.0})
+
+An objective that has to remember something between steps is a class: made once per model with the
+options, then called as above.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor
 
 from eefast.labels import task_loss
 
-Objective = Callable[[Sequence[Tensor], Tensor], Tensor]
-"""(exit logits: L times [B, C], labels [B]) -> loss, a scalar."""
+if TYPE_CHECKING:
+    from eefast.multi_exit import MultiExitOutput
+
+Objective = Callable[["MultiExitOutput", Tensor], Tensor]
+"""(output: exit_logits, L times [B, C], exit_scores, L times [B] or None; labels [B]) -> loss."""
+
+Made = TypeVar("Made", bound=Callable[..., Any])
+_REGISTRY: dict[str, Callable[..., Any]] = {}
 
 
+def register_objective(name: str) -> Callable[[Made], Made]:
+    """Decorator: makes a function or class known as an objective, see the module's docstring.
+
+    Raises:
+        ValueError: another objective has that name.
+    """
+
+    def register(make: Made) -> Made:
+        known = _REGISTRY.get(name)
+        # The same one again is a notebook cell run twice.
+        if known is not None and known.__qualname__ != make.__qualname__:
+            raise ValueError(f"there is an objective named {name!r} already: {known.__qualname__}")
+        _REGISTRY[name] = make
+        return make
+
+    return register
+
+
+def objective(name: str, **options: Any) -> Objective:
+    """The objective of that name, with its options.
+
+    Raises:
+        ValueError: there is none (the message lists those there are), or a bad option.
+        TypeError: an option that it does not have.
+    """
+    if name not in _REGISTRY:
+        raise ValueError(
+            f"unknown objective {name!r}; there are {sorted(_REGISTRY)} (yours is known once "
+            "it is registered: eefast.training.register_objective)"
+        )
+    make = _REGISTRY[name]
+    known = [
+        p.name for p in inspect.signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY
+    ]
+    unknown = sorted(options.keys() - set(known))
+    if unknown:
+        raise TypeError(f"objective {name!r} has no options {unknown}; there are {known}")
+    if inspect.isclass(make):
+        return make(**options)  # type: ignore[return-value]
+    return partial(make, **options)
+
+
+def needs_scores(name: str) -> bool:
+    """Whether the objective of that name trains a scorer, which the heads then need."""
+    return getattr(_REGISTRY.get(name), "needs_scores", False)
+
+
+def exit_logits_of(output: MultiExitOutput) -> Sequence[Tensor]:
+    """Logits of every exit, L times [B, C]."""
+    assert output.exit_logits is not None  # a model always gives them
+    return output.exit_logits
+
+
+def depth_weighted(losses: Sequence[Tensor]) -> Tensor:
+    """sum(i L_i) / sum(i)."""
+    weights = range(1, len(losses) + 1)
+    total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
+    assert isinstance(total, Tensor)
+    return total / sum(weights)
+
+
+@register_objective("weighted")
 def weighted(
-    exit_logits: Sequence[Tensor],  # L times (B, C)
+    output: MultiExitOutput,
     labels: Tensor,  # (B,)
 ) -> Tensor:
     """Depth-weighted task loss, sum(i L_i) / sum(i): Kaya et al. (ICML 2019), PABEE (Eq. 4)."""
-    return _depth_weighted([task_loss(logits, labels) for logits in exit_logits])
+    return depth_weighted([task_loss(logits, labels) for logits in exit_logits_of(output)])
 
 
+@register_objective("beem")
 def beem(
-    exit_logits: Sequence[Tensor],  # L times (B, C)
+    output: MultiExitOutput,
     labels: Tensor,  # (B,)
 ) -> Tensor:
     """BEEM (Eq. 1): L_i = CE(p_i, y) + KL(p_i, p_L), summed as sum(i L_i) / sum(i).
@@ -30,31 +115,11 @@ def beem(
     no gradient flows into p_L through this term. With one output (C = 1) the distribution is
     constant and only the task loss is left.
     """
+    exit_logits = exit_logits_of(output)
     teacher = exit_logits[-1].detach().float().log_softmax(-1)
     losses = []
     for logits in exit_logits:
         student = logits.float().log_softmax(-1)
         divergence = (student.exp() * (student - teacher)).sum(-1).mean()
         losses.append(task_loss(logits, labels) + divergence)
-    return _depth_weighted(losses)
-
-
-OBJECTIVES: dict[str, Objective] = {"beem": beem, "weighted": weighted}
-
-
-def objective(name: str) -> Objective:
-    """The objective of that name.
-
-    Raises:
-        ValueError: there is none; the message lists those there are.
-    """
-    if name not in OBJECTIVES:
-        raise ValueError(f"unknown objective {name!r}; there are {sorted(OBJECTIVES)}")
-    return OBJECTIVES[name]
-
-
-def _depth_weighted(losses: Sequence[Tensor]) -> Tensor:
-    weights = range(1, len(losses) + 1)
-    total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
-    assert isinstance(total, Tensor)
-    return total / sum(weights)
+    return depth_weighted(losses)

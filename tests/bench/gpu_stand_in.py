@@ -51,7 +51,7 @@ class Queue(CallQueue):
 
 
 class StandIn(Gpu, TorchDispatchMode):
-    """Held, it takes GPU time for what is enqueued, else the host's."""
+    """While held, what is enqueued takes the GPU's time, else the host's."""
 
     device = "cpu"
 

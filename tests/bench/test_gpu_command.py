@@ -155,7 +155,7 @@ def test_tests_that_do_not_end_or_do_not_begin(tmp_path, monkeypatch):
     def no_pytest(*arguments, **options):
         return subprocess.CompletedProcess(arguments, 4)
 
-    (tmp_path / "tests.xml").write_text(JUNIT)  # of a run before
+    (tmp_path / "tests.xml").write_text(JUNIT)  # of an earlier run
     pytest_that(monkeypatch, too_long)
     assert "150 s" in gpu_tests.run_tests(tmp_path, 150)["error"]
     pytest_that(monkeypatch, no_pytest)

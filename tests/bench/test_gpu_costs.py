@@ -59,10 +59,10 @@ def test_exits_in_nodes(gpu):
     assert found["impl"] == "cpp"
     assert found["exit_in_graph_us"] == pytest.approx(known.EXIT)
     assert found["node_us"] == {
-        "nested, stays": pytest.approx(known.IF_TRUE),
-        "flat, stays": pytest.approx(known.IF_TRUE),
-        "nested, left": pytest.approx(0, abs=1e-9),
-        "flat, left": pytest.approx(known.IF_FALSE),
+        "nested, running": pytest.approx(known.IF_TRUE),
+        "flat, running": pytest.approx(known.IF_TRUE),
+        "nested, exited": pytest.approx(0, abs=1e-9),
+        "flat, exited": pytest.approx(known.IF_FALSE),
     }
 
 

@@ -40,7 +40,7 @@ def test_draws_follow_the_shares_and_the_seed():
     assert drawn != draw_depths(shares, 1, 20_000, seed=1)
 
 
-def test_a_batch_leaves_with_its_last_sample():
+def test_a_batch_exits_with_its_last_sample():
     shares = [0.5, 0.0, 0.3, 0.2]
     drawn = np.array(draw_depths(shares, 8, 20_000))
     last = np.diff(np.cumsum([0, *shares]) ** 8)  # of the maximum of 8
@@ -49,7 +49,7 @@ def test_a_batch_leaves_with_its_last_sample():
 
 @pytest.mark.parametrize("runtime", ["direct", "sync"])
 @pytest.mark.parametrize("batch", [1, 5])
-def test_everybody_leaves_where_told_after_every_head_before(runtime, batch):
+def test_all_samples_exit_where_told_after_every_earlier_head(runtime, batch):
     model = tiny_model()
     fast = compile(model, POLICY, runtime=runtime)
     forced, inputs = ForcedDepth(fast), inputs_for(model, batch, padded=True)
@@ -74,7 +74,7 @@ def test_the_check_finds_what_is_not_forced():
     fast.policy = POLICY  # a new table, of which `forced` learns, since it asks for the live one
     assert check(fast, forced, inputs, [2]) == 0
     forced.set = lambda depth: None
-    with pytest.raises(AssertionError, match=r"leave after 1, samples left after \[2, 2\]"):
+    with pytest.raises(AssertionError, match=r"exit after 1, samples exited after \[2, 2\]"):
         check(fast, forced, inputs, [1])
 
 

@@ -41,7 +41,7 @@ def row_of(model, names=NAMES, **options):
 def test_a_row(model):
     row = row_of(model)
     assert len(row["depths"]) == models.CALLS
-    assert set(row["depths"]) <= {3, 6}  # where the trace's samples left
+    assert set(row["depths"]) <= {3, 6}  # where the samples of the trace exited
     mean = sum(row["depths"]) / len(row["depths"])
     found = row["variants"]
     assert found["sync"]["wall"]["us"] == pytest.approx(mean)
@@ -120,7 +120,7 @@ def test_wrong_answers_are_errors_and_no_engine_to_beat(model, monkeypatch):
 def test_exits_that_are_not_where_they_should_be_are_errors(model, monkeypatch):
     monkeypatch.setattr(variants.ForcedDepth, "set", lambda self, depth: None)
     row = row_of(model)
-    assert "forced to leave after 3" in row["variants"]["sync"]["error"]
+    assert "forced to exit after 3" in row["variants"]["sync"]["error"]
     assert row["speedups"] == {}
 
 

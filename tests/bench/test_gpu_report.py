@@ -48,7 +48,7 @@ COSTS = {
     },
     "polled flag": {"publish_host_us": {"us": 6.5}, "look_host_us": {"us": 0.5}},
     "exits in nodes, bindings": {
-        "impl": "cuda", "exit_in_graph_us": 4.5, "node_us": {"nested, stays": 1.5}, "errors": {},
+        "impl": "cuda", "exit_in_graph_us": 4.5, "node_us": {"nested, running": 1.5}, "errors": {},
     },
     "IF nodes, torch": {"skipped": "torch 2.13 or newer"},
 }  # fmt: skip
@@ -92,7 +92,7 @@ def test_the_whole_report():
     assert "390" in rows[2]
     assert line_with(text, "graph nested", "100.00", "250")
     assert line_with(text, "| .item(): item |", "12.000")
-    assert line_with(text, "exits in nodes, bindings: nested, stays", "1.50")
+    assert line_with(text, "exits in nodes, bindings: nested, running", "1.50")
     assert line_with(text, "| linear | float16 | 1 | reference | 90.0 | 99.0 | - |")
     assert "maximum" in text
 

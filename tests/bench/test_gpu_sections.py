@@ -146,7 +146,7 @@ def test_a_worker_that_cannot_begin_is_tried_once(tmp_path):
 def test_a_worker_that_hangs_is_ended(tmp_path):
     found = measured(tmp_path, ["one", "hangs", "two"], silence_s=1.0)
     assert found["one"] == found["two"] == DONE
-    assert "nothing heard for 1 s" in found["hangs"]["error"]
+    assert "no progress for 1 s" in found["hangs"]["error"]
 
 
 def test_time_that_runs_out(tmp_path, monkeypatch):

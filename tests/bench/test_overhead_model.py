@@ -29,21 +29,21 @@ def test_only_layers_cost_where_nothing_else_does(runtime):
 
 
 @pytest.mark.parametrize("runtime", WITH_EXITS)
-@pytest.mark.parametrize("leaves", [1, 6, 12])
-def test_early_exits_skip_the_rest(runtime, leaves):
-    cost = call_us(runtime, **MODEL, exit_layer=leaves, constants=FREE, depth=0)
-    assert cost.total_us == pytest.approx(leaves * 56)
-    assert (cost.layers_run, cost.layers_wasted) == (leaves, 0)
+@pytest.mark.parametrize("exit_at", [1, 6, 12])
+def test_early_exits_skip_the_rest(runtime, exit_at):
+    cost = call_us(runtime, **MODEL, exit_layer=exit_at, constants=FREE, depth=0)
+    assert cost.total_us == pytest.approx(exit_at * 56)
+    assert (cost.layers_run, cost.layers_wasted) == (exit_at, 0)
 
 
 def test_sync_by_hand():
-    """Two stages: the GPU starts when it may, and the host goes on when it has heard."""
+    """Two stages: the GPU starts when it may, and the host continues when it knows the decision."""
     constants = replace(
         FREE, op_us=5, stream_gap_us=1, graph_gap_us=2, exit_us=3,
         copy_issue_us=6, copy_us=4, wait_us=7,
     )  # fmt: skip
-    # Layer launched at 5, done at 25; exit from 28 to 31; copy until 35; heard at 42. The second:
-    # launched at 47, done at 67; exit from 70 to 73; copy until 77; heard at 84.
+    # Layer launched at 5, done at 25; exit from 28 to 31; copy until 35; known at 42. The second:
+    # launched at 47, done at 67; exit from 70 to 73; copy until 77; known at 84.
     cost = call_us(
         "sync", layers=3, layer_us=20, kernels_per_layer=1, exit_layer=2, constants=constants
     )
@@ -52,7 +52,7 @@ def test_sync_by_hand():
 
 
 def test_sync_where_the_host_is_slower():
-    """Launches at 10, 20 and 30 (the exit), each done 1 later; the copy is there at 36 + 4."""
+    """Launches at 10, 20 and 30 (the exit), each done 1 later; the copy arrives at 36 + 4."""
     constants = replace(FREE, op_us=10, exit_us=1, copy_issue_us=6, copy_us=4)
     cost = call_us("sync", layers=1, layer_us=2, kernels_per_layer=2, constants=constants)
     assert cost.total_us == 40
@@ -68,7 +68,7 @@ def test_run_ahead_by_hand(depth, run, waits):
     )  # fmt: skip
     assert (cost.layers_run, cost.layers_wasted, cost.waits) == (run, run - 2, waits)
     # Depth 0 is sync: 2 stages of 13, a wait of 3 after each. Depth 1: the GPU never waits, and the
-    # host hears at 26 + 3, while layer 3 runs. Deeper: all four run, the last without a copy.
+    # host knows at 26 + 3, while layer 3 runs. Deeper: all four run, the last without a copy.
     assert cost.total_us == {0: 32, 1: 39, 2: 51, 9: 51}[depth]
 
 
@@ -80,10 +80,10 @@ def test_graphs_by_hand():
     # 4 x (2 kernels, exit) and 3 nodes to launch; two layers with exit and node.
     assert call_us("graph", **call).total_us == 2 + 7.5 + 2 * (20 + 4 + 5)
     assert call_us("graph_flat", **call).total_us == 2 + 7.5 + 2 * (20 + 4 + 5) + 5
-    # A setter kernel before each node, also before the one that a flat graph need not have asked.
+    # A setter kernel before each node, also before the one that a flat graph evaluates in vain.
     assert call_us("graph", **call, setter=True).total_us == 2 + 9 + 2 * (20 + 4 + 5 + 5)
     assert call_us("graph_flat", **call, setter=True).total_us == 2 + 9 + 2 * (20 + 4 + 10) + 10
-    # Behind the last layer stands no node.
+    # There is no node after the last layer.
     assert call_us("graph", **call | dict(exit_layer=4)).total_us == 2 + 7.5 + 4 * 24 + 3 * 5
     assert call_us("graph_full", **call).total_us == 2 + 4 + 4 * 20
     # Against a graph of the two layers alone, of 4 nodes.
@@ -106,7 +106,7 @@ def test_a_wasted_layer_can_cost_more_than_all_waits():
 @pytest.mark.parametrize("runtime", get_args(Runtime))
 @pytest.mark.parametrize("name", NAMES)
 def test_a_dearer_part_makes_no_call_cheaper(runtime, name):
-    """At full depth: earlier, slower news can save run-ahead a layer."""
+    """At full depth only: with an earlier exit, a later decision can save run-ahead a layer."""
     dearer = replace(PUBLISHED, **{name: getattr(PUBLISHED, name) + 10})
     for call in (dict(), dict(layer_us=5.0), dict(setter=True)):
         assert total(runtime, **call, constants=dearer) >= total(runtime, **call)
@@ -127,19 +127,21 @@ def test_which_parts_a_call_pays_for(runtime, names):
     for name in NAMES:
         dearer = replace(PUBLISHED, **{name: getattr(PUBLISHED, name) + 0.5})
         paid = total(runtime, constants=dearer) - total(runtime)
-        launched = runtime == "runahead" and name == "op_us"  # the first launch has nobody to hide
+        launched = (
+            runtime == "runahead" and name == "op_us"
+        )  # there is no kernel to hide the first launch
         assert (paid > 1e-9) == (name in names.split() or launched), name
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2, 5])
 def test_depth_bounds_waste(depth):
-    for leaves in range(1, 13):
+    for exit_at in range(1, 13):
         for layer_us in (1.0, 20.0, 400.0):
-            call = MODEL | dict(layer_us=layer_us, exit_layer=leaves, depth=depth)
+            call = MODEL | dict(layer_us=layer_us, exit_layer=exit_at, depth=depth)
             cost = call_us("runahead", **call)
-            assert 0 <= cost.layers_wasted <= min(depth, 12 - leaves)
+            assert 0 <= cost.layers_wasted <= min(depth, 12 - exit_at)
             if layer_us == 400:  # then the host is always ahead
-                assert cost.layers_wasted == min(depth, 12 - leaves)
+                assert cost.layers_wasted == min(depth, 12 - exit_at)
 
 
 def test_the_mean_weighs_exits_by_their_share():

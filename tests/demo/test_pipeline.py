@@ -10,9 +10,9 @@ from eefast import MultiExitModel, simulate
 from eefast.demo import pipeline, run_demo
 from eefast.demo.data import load_tweets
 from eefast.policies import BEEM, Never, policy_from_dict
-from eefast.trace import ExitTrace
-from tests.calibration.test_calibration import learned_trace
+from eefast.traces import ExitTrace
 from tests.models import inputs_for, tiny_model
+from tests.traces.made import learned_trace
 
 
 def test_every_policy_is_calibrated_alike_on_validation_data():

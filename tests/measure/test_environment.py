@@ -1,4 +1,4 @@
-"""Where figures were made: what is told of this machine, and of packages that are not there."""
+"""Where figures were made: this machine, and packages that are not installed."""
 
 import os
 import platform

@@ -89,12 +89,16 @@ def assert_same(got, want, budget, threshold=None):
     torch.testing.assert_close(
         got.score[sure].double(), want.score[sure], atol=8 * budget, rtol=1e-6, equal_nan=True
     )
+    for ours, exact in ((got.votes, want.votes), (got.memory, want.memory)):
+        assert (ours is None) == (exact is None)
+        if exact is not None:
+            torch.testing.assert_close(
+                ours[sure].double(), exact[sure], atol=8 * budget, rtol=1e-5, equal_nan=True
+            )
     left = sure & (want.exit_layer > 0)
-    assert (got.logits is None) == (want.logits is None)
-    if want.logits is not None:
-        torch.testing.assert_close(
-            got.logits[left].double(), want.logits[left], atol=budget, rtol=0, equal_nan=True
-        )
+    torch.testing.assert_close(
+        got.logits[left].double(), want.logits[left], atol=budget, rtol=0, equal_nan=True
+    )
     if sure.all():
         assert torch.equal(got.running, want.running)
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from eefast.ops import ExitState, Gain, HeadWeights, Keep
+from eefast.ops import Accumulate, ExitState, Gain, HeadWeights, Keep, ScorerKind
 
 
 def logits_of(row: torch.Tensor, head: HeadWeights) -> torch.Tensor:
@@ -41,55 +41,136 @@ def advance_one(
     gain: Gain,
     weight: float,
     tau: float,
+    q: float = math.nan,
+    votes: float = math.nan,
 ) -> float:
     """S_i of one sample, read off the table of policies."""
     prediction, confidence, entropy = signals
-    agree = float(prediction == previous)
-    indicators = {"entropy": float(entropy < tau), "confidence": float(confidence > tau)}
+    holds = {
+        "agree": prediction == previous,
+        "entropy": entropy < tau,
+        "confidence": confidence > tau,
+    }
     kept = {
         Keep.NEVER: 0.0,
-        Keep.AGREE: agree,
-        Keep.ENTROPY_BELOW: indicators["entropy"],
-        Keep.CONFIDENCE_ABOVE: indicators["confidence"],
-        Keep.ALWAYS: 1.0,
+        Keep.AGREE: score if holds["agree"] else 0.0,
+        Keep.ENTROPY_BELOW: score if holds["entropy"] else 0.0,
+        Keep.CONFIDENCE_ABOVE: score if holds["confidence"] else 0.0,
+        Keep.ALWAYS: score,
+        Keep.NOT_SCORE: (1 - q) * score,
     }[keep]
     gained = {
-        Gain.ONE: 1.0,
-        Gain.CONFIDENCE: confidence,
-        Gain.NEGATIVE_ENTROPY: -entropy,
-        Gain.AGREE: agree,
-        Gain.ENTROPY_BELOW: indicators["entropy"],
-        Gain.CONFIDENCE_ABOVE: indicators["confidence"],
+        Gain.ONE: weight,
+        Gain.CONFIDENCE: weight * confidence,
+        Gain.NEGATIVE_ENTROPY: weight * -entropy,
+        Gain.AGREE: weight if holds["agree"] else 0.0,
+        Gain.ENTROPY_BELOW: weight if holds["entropy"] else 0.0,
+        Gain.CONFIDENCE_ABOVE: weight if holds["confidence"] else 0.0,
+        Gain.SCORE: weight * q,
+        Gain.VOTES: weight * votes,
     }[gain]
-    return (score if kept else 0.0) + weight * gained
+    return kept + gained
+
+
+def sigmoid(x: float) -> float:
+    """1 / (1 + e^-x), for x of any size."""
+    return 1 / (1 + math.exp(-x)) if x > -700 or math.isnan(x) else 0.0
+
+
+def network_of(scorer: list[list[float]], features: list[float]) -> float:
+    """A NETWORK scorer's q from its units and their features."""
+    total = 0.0
+    for *weights, bias, out in scorer:
+        unit = sum(w * f for w, f in zip(weights, features, strict=True)) + bias
+        total += out * (unit if unit > 0 else 0.01 * unit)
+    return sigmoid(total)
+
+
+def majority_of(votes: list[float], history: list[int]) -> int:
+    """The class with most votes; of tied ones the majority that was seen last."""
+    tied = [c for c, n in enumerate(votes) if n == max(votes)]
+    return next(c for c in reversed(history) if c in tied)
+
+
+class Sample:
+    """One sample, which meets the exits one by one."""
+
+    def __init__(self, state: ExitState, number: int) -> None:
+        self.score = state.score[number].item()
+        self.prediction = int(state.prediction[number])
+        self.votes = None if state.votes is None else state.votes[number].tolist()
+        self.memory = None if state.memory is None else state.memory[number].tolist()
+
+    def meet(self, z, row_output, table, exit, keep, gain, accumulate, kind, scorer) -> list[float]:
+        """One exit. Gives the logits that are written if the sample leaves here."""
+        weight, _, tau = table[exit - 1]
+        previous, answer, count = self.prediction, z, math.nan
+        if accumulate == Accumulate.LOG_PROBABILITIES:
+            total = sum(row[2] for row in table[:exit])
+            if tau != 0:
+                self.votes = [v + tau * value for v, value in zip(self.votes, z, strict=True)]
+            if total != 0:
+                z = answer = [v / total for v in self.votes]
+        now = signals_of(z)
+        if self.votes is not None and accumulate != Accumulate.LOG_PROBABILITIES:
+            self.votes[now[0]] += 1
+        if accumulate == Accumulate.VOTES:
+            # Most recent first: this exit's own class, then the majority before.
+            elected = majority_of(self.votes, [previous, now[0]])
+            count = self.votes[elected]
+            now = (elected, count / sum(self.votes), now[2])
+            answer = [v + 0.5 * (c == elected) for c, v in enumerate(self.votes)]
+        q = math.nan
+        if kind == ScorerKind.ROW:
+            q = sigmoid(row_output)
+        elif kind == ScorerKind.NETWORK:
+            largest = max(z)
+            exponentials = [math.exp(value - largest) for value in z]
+            share = max(self.votes) / sum(self.votes)
+            features = [e / sum(exponentials) for e in exponentials]
+            features += [now[1], 1 - now[2], share, *self.memory[: exit - 1]]
+            q = network_of(scorer, features)
+        if self.memory is not None:
+            self.memory[exit - 1] = q
+        self.score = advance_one(self.score, previous, now, keep, gain, weight, tau, q, count)
+        self.prediction = now[0]
+        return answer
 
 
 def exit_step(
-    hidden, head, table, state, *, exit, layer, keep, gain,
-    strict=False, rows=None, positions=None,
+    hidden, head, table, state, *, exit, layer, keep, gain, strict=False,
+    accumulate=Accumulate.NONE, scorer_kind=ScorerKind.NONE, scorer=None, rows=None, offsets=None,
 ):  # fmt: skip
-    """`eefast.ops.exit_step` in float64; returns a new state with float64 score and logits."""
+    """`eefast.ops.exit_step` in float64; returns a new state whose floats are float64."""
     out = ExitState(*(None if t is None else t.clone() for t in state))
-    out = out._replace(score=out.score.double())
-    if out.logits is not None:
-        out = out._replace(logits=out.logits.double())
-    weight, threshold, tau = table[exit - 1].tolist()
-    for r, sample in enumerate(range(len(hidden)) if rows is None else rows.tolist()):
+    out = out._replace(
+        **{
+            name: tensor.double()
+            for name, tensor in out._asdict().items()
+            if tensor is not None and tensor.is_floating_point()
+        }
+    )
+    classes, numbers = out.logits.shape[1], table.tolist()
+    threshold = numbers[exit - 1][1]
+    units = None if scorer is None else scorer.tolist()
+    count = len(hidden if offsets is None else offsets)
+    for r, sample in enumerate(range(count) if rows is None else rows.tolist()):
         if out.exit_layer[sample]:
             continue
-        row = hidden[r]
-        if row.dim() == 2:
-            row = row[0 if positions is None else positions[sample]]
-        z = logits_of(row, head)
-        now = signals_of(z.tolist())
-        s = advance_one(
-            out.score[sample].item(), out.prediction[sample].item(), now, keep, gain, weight, tau
+        row = hidden[r if offsets is None else offsets[r]]
+        z = logits_of(row[0] if row.dim() == 2 else row, head).tolist()
+        it = Sample(out, sample)
+        answer = it.meet(
+            z[:classes], z[-1], numbers, exit, keep, gain, accumulate, scorer_kind, units
         )
-        out.score[sample], out.prediction[sample] = s, now[0]
-        if exit == len(table) or (s > threshold if strict else s >= threshold):
+        out.score[sample], out.prediction[sample] = it.score, it.prediction
+        if it.votes is not None:
+            out.votes[sample] = torch.tensor(it.votes, dtype=torch.float64)
+        if it.memory is not None:
+            out.memory[sample] = torch.tensor(it.memory, dtype=torch.float64)
+        if exit == len(table) or (it.score > threshold if strict else it.score >= threshold):
             out.exit_layer[sample] = layer
-            if out.logits is not None:
-                out.logits[sample] = z
+            out.logits[sample] = torch.tensor(answer, dtype=torch.float64)
         else:
             out.running[exit - 1] = True
     return out

@@ -3,7 +3,17 @@
 import pytest
 import torch
 
-from eefast.ops import ExitState, Gain, Keep, Step, _native, exit_step, implementation
+from eefast.ops import (
+    Accumulate,
+    ExitState,
+    Gain,
+    Keep,
+    ScorerKind,
+    Step,
+    _native,
+    exit_step,
+    implementation,
+)
 from tests.ops.cases import IMPLS, copy_of, make_head, make_hidden, table_of
 
 ON_CPU = [impl for impl in IMPLS if impl != "cuda"]  # whose op takes no tensors of a CPU
@@ -14,7 +24,7 @@ def test_opcheck(impl):
     op = getattr(torch.ops.eefast.exit_step, impl)
     state = ExitState.start(4, 3, 2)
     args = (
-        make_hidden(4, 8), None, *make_head(8, 3, pooler=True), table_of(2), torch.arange(4),
+        make_hidden(4, 8), None, *make_head(8, 3, pooler=True), None, table_of(2), torch.arange(4),
         Step(1, 1, Keep.AGREE, Gain.CONFIDENCE).pack(), *state,
     )  # fmt: skip
     torch.library.opcheck(op, args)
@@ -37,6 +47,21 @@ def bad(**changes):
     return make
 
 
+def with_votes(state):
+    return state._replace(votes=torch.zeros(4, 3))
+
+
+def with_memory(state):
+    return state._replace(memory=torch.zeros(4, 2))
+
+
+def with_both(state):
+    return with_memory(with_votes(state))
+
+
+NETWORK = dict(scorer_kind=ScorerKind.NETWORK, scorer=torch.zeros(2, 3 + 1 + 4))
+
+
 @pytest.mark.parametrize("impl", ON_CPU)
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
@@ -44,12 +69,12 @@ def bad(**changes):
         (bad(hidden=lambda h: h.double()), TypeError, "float64"),
         (bad(hidden=lambda h: h[None, None]), ValueError, "hidden must be"),
         (bad(hidden=lambda h: h[:, None][:, :0]), ValueError, "at least one token"),
-        (bad(positions=torch.tensor([0, 0, 0, 0])), ValueError, r"\[R, T, D\]"),
-        (
-            bad(hidden=lambda h: h[:, None], positions=torch.tensor([0, 0, 0, 1])),
-            ValueError,
-            r"positions must lie in 0\.\.0",
-        ),
+        (bad(hidden=lambda h: h[:, None], offsets=torch.arange(4)), ValueError, r"\[M, D\]"),
+        (bad(offsets=torch.tensor([0, 1, 2, 4])), ValueError, r"offsets must lie in 0\.\.3"),
+        (bad(offsets=torch.tensor([0, -1, 2, 3])), ValueError, r"offsets must lie in 0\.\.3"),
+        (bad(offsets=torch.tensor([[0, 1, 2, 3]])), ValueError, "offsets must be"),
+        (bad(offsets=torch.arange(4.0)), TypeError, "offsets must be torch.int64"),
+        (bad(offsets=torch.arange(3)), ValueError, "3 rows for 4 samples"),
         (bad(hidden=torch.zeros(8, 4).T), ValueError, "hidden must be"),
         (bad(hidden=lambda h: h[:3]), ValueError, "3 rows for 4 samples"),
         (bad(hidden=lambda h: h.bfloat16()), TypeError, "head.weight must be torch.bfloat16"),
@@ -65,8 +90,39 @@ def bad(**changes):
         (bad(layer=1 << 16), ValueError, r"layer must be in 1\.\.65535"),
         (bad(keep=9), ValueError, "9"),
         (bad(gain=9), ValueError, "9"),
+        (bad(keep=Keep.NOT_SCORE), ValueError, "NOT_SCORE needs a scorer"),
+        (bad(gain=Gain.SCORE), ValueError, "SCORE needs a scorer"),
+        (bad(gain=Gain.VOTES), ValueError, "VOTES needs Accumulate.VOTES"),
+        (bad(accumulate=Accumulate.VOTES), ValueError, "state.votes must be given"),
+        (bad(state=with_votes), ValueError, "state.votes must be given if and only if"),
+        (bad(state=with_memory), ValueError, "without a scorer"),
+        (bad(scorer_kind=ScorerKind.ROW), ValueError, r"head.weight .* \[4, 8\]"),
+        (bad(scorer=torch.zeros(2, 8)), ValueError, "scorer must be weights with"),
+        (bad(scorer_kind=ScorerKind.NETWORK), ValueError, "scorer must be weights with"),
+        (bad(**NETWORK, state=with_votes), ValueError, "state.memory must be given"),
+        (bad(**NETWORK, state=with_memory), ValueError, "state.votes must be given"),
+        (
+            bad(**{**NETWORK, "scorer": torch.zeros(2, 7)}, state=with_both),
+            ValueError,
+            r"scorer must be contiguous of shape \[2, 8\]",
+        ),
+        (
+            bad(**NETWORK, state=lambda s: with_both(s)._replace(memory=torch.zeros(4, 1))),
+            ValueError,
+            r"state.memory must be contiguous of shape \[4, 2\]",
+        ),
+        (
+            bad(**NETWORK, state=with_both, accumulate=Accumulate.LOG_PROBABILITIES),
+            ValueError,
+            "vote share",
+        ),
         (bad(state=lambda s: s._replace(score=s.score.double())), TypeError, "state.score"),
-        (bad(state=lambda s: s._replace(logits=s.logits[:, :2])), ValueError, "state.logits"),
+        (bad(state=lambda s: s._replace(logits=s.logits[:3])), ValueError, "state.logits"),
+        (
+            bad(state=lambda s: s._replace(logits=torch.zeros(4, 2))),
+            ValueError,
+            r"head.weight .* \[2, 8\]",
+        ),
         (bad(state=lambda s: s._replace(running=s.running[:1])), ValueError, "state.running"),
         (bad(rows=torch.tensor([0, 1, 2, 4])), ValueError, r"rows must lie in 0\.\.3"),
         (bad(rows=torch.tensor([0, 1, 2, -1])), ValueError, r"rows must lie in 0\.\.3"),

@@ -3,7 +3,18 @@
 import pytest
 import torch
 
-from eefast.ops import ExitState, Gain, HeadWeights, Keep, Step, _native, exit_step, implementation
+from eefast.ops import (
+    Accumulate,
+    ExitState,
+    Gain,
+    HeadWeights,
+    Keep,
+    ScorerKind,
+    Step,
+    _native,
+    exit_step,
+    implementation,
+)
 from tests.ops import oracle
 from tests.ops.cases import error_budget, make_head, make_hidden, table_of
 
@@ -57,11 +68,15 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 def op_arguments(**changes):
     arguments = {
-        "hidden": make_hidden(4, 8), "positions": None, "table": table_of(2),
+        "hidden": make_hidden(4, 8), "offsets": None, "scorer": None, "table": table_of(2),
         **make_head(8, 3, pooler=True)._asdict(), "rows": None, "step": Step(1, 1, 1, 1).pack(),
         **ExitState.start(4, 3, 2)._asdict(),
     }  # fmt: skip
     return {**arguments, **changes}
+
+
+VOTING = Step(1, 1, Keep.AGREE, Gain.VOTES, accumulate=Accumulate.VOTES).pack()
+NETWORK = Step(1, 1, Keep.AGREE, Gain.SCORE, scorer=ScorerKind.NETWORK).pack()
 
 
 @pytest.mark.parametrize(
@@ -76,17 +91,44 @@ def op_arguments(**changes):
         ({"rows": torch.tensor([0])}, "rows"),
         ({"step": Step(3, 1, 1, 1).pack()}, r"exit must be in 1\.\.2, got 3"),
         ({"step": Step(1, 0, 1, 1).pack()}, "layer"),
-        ({"step": Step(1, 1, 5, 1).pack()}, "keep"),
-        ({"step": Step(1, 1, 1, 6).pack()}, "gain"),
+        ({"step": Step(1, 1, 6, 1).pack()}, "keep"),
+        ({"step": Step(1, 1, 1, 8).pack()}, "gain"),
+        ({"step": Step(1, 1, 1, 1, accumulate=3).pack()}, r"accumulate must be in 0\.\.2"),
+        ({"step": Step(1, 1, 1, 1, scorer=3).pack()}, r"scorer's kind must be in 0\.\.2"),
+        ({"step": Step(1, 1, 5, 1).pack()}, "needs a scorer"),
+        ({"step": Step(1, 1, 1, 6).pack()}, "needs a scorer"),
+        ({"step": Step(1, 1, 1, 7).pack()}, "must accumulate"),
+        ({"step": Step(1, 1, 1, 1, scorer=1).pack()}, r"weight must be Float \[4, 8\]"),
+        ({"step": VOTING}, "votes must be given"),
+        ({"votes": torch.zeros(4, 3)}, "votes must be given if and only if"),
+        ({"step": VOTING, "votes": torch.zeros(4, 4)}, r"votes must be Float \[4, 3\]"),
+        ({"memory": torch.zeros(4, 2)}, "memory"),
+        ({"scorer": torch.zeros(2, 8)}, "scorer must be given if and only if"),
+        ({"step": NETWORK}, "scorer must be given"),
+        ({"step": NETWORK, "scorer": torch.zeros(2, 7)}, r"scorer must be Float \[2, 8\]"),
+        (
+            {"step": NETWORK, "scorer": torch.zeros(2, 8), "votes": torch.zeros(4, 3)},
+            "memory must be given",
+        ),
+        (
+            {
+                "step": NETWORK,
+                "scorer": torch.zeros(2, 8),
+                "votes": torch.zeros(4, 3),
+                "memory": torch.zeros(4, 1),
+            },
+            r"memory must be \[samples, 2 or more\]; got Float \[4, 1\]",
+        ),
         ({"score": torch.zeros(3)}, r"prediction must be Int \[3\]"),
         ({"prediction": torch.zeros(4, dtype=torch.int64)}, "prediction"),
         ({"exit_layer": torch.zeros(3, dtype=torch.int32)}, "exit_layer"),
-        ({"logits": torch.zeros(4, 2)}, "logits"),
-        ({"positions": torch.zeros(4, dtype=torch.int64)}, r"positions need.*tokens"),
-        (
-            {"hidden": torch.zeros(4, 2, 8), "positions": torch.tensor([0, 1, 2, 0])},
-            r"positions must be in 0\.\.1, got 2",
-        ),
+        ({"logits": torch.zeros(4, 0)}, "logits"),
+        ({"logits": torch.zeros(3, 3)}, r"logits must be Float \[4, 3\]"),
+        ({"logits": torch.zeros(4, 2)}, r"weight must be Float \[2, 8\]"),
+        ({"hidden": torch.zeros(4, 2, 8), "offsets": torch.arange(4)}, "with offsets"),
+        ({"offsets": torch.tensor([0, 1, 2, 4])}, r"offsets must be in 0\.\.3, got 4"),
+        ({"offsets": torch.tensor([0, 1, -2, 3])}, r"offsets must be in 0\.\.3, got -2"),
+        ({"offsets": torch.zeros(4)}, r"offsets must be Long \[4\]"),
         ({"running": torch.zeros(1, dtype=torch.bool)}, "running"),
     ],
 )

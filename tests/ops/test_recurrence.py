@@ -7,8 +7,37 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eefast.ops import Gain, Keep, advance, reached, signals
+from eefast.ops import (
+    Accumulate,
+    ExitState,
+    Gain,
+    Keep,
+    Recurrence,
+    ScorerKind,
+    advance,
+    reached,
+    signals,
+)
+from tests.ops import oracle
 from tests.ops.oracle import advance_one, signals_of
+
+
+def goes_together(recurrence):
+    try:
+        recurrence.check()
+    except ValueError:
+        return False
+    return True
+
+
+def near_tau(answer, values, i, tau, recurrence):
+    """Whether a comparison with tau may go either way."""
+    if recurrence.accumulate == Accumulate.VOTES:
+        share = values.votes[i].max() / values.votes[i].sum()
+        return abs(share - tau) < 1e-5
+    now = signals(answer)
+    return min(abs(now.confidence - tau), abs(now.entropy - tau)) < 1e-5
+
 
 finite_logits = st.floats(-1e4, 1e4, width=32)
 
@@ -82,16 +111,31 @@ def test_one_class_is_certain():
     z=st.lists(st.floats(-8, 8, width=32), min_size=3, max_size=3),
     weight=st.floats(0, 3, width=32),
     tau=st.floats(0, 1, width=32),
+    q=st.floats(0, 1, width=32),
+    votes=st.integers(1, 9),
 )
-def test_one_step_of_every_kind(keep, gain, score, previous, z, weight, tau):
+def test_one_step_of_every_kind(keep, gain, score, previous, z, weight, tau, q, votes):
     now = signals(torch.tensor([z]))
     known = (now.prediction.item(), now.confidence.item(), now.entropy.item())
-    wanted = advance_one(score, previous, known, keep, gain, weight, tau)
+    wanted = advance_one(score, previous, known, keep, gain, weight, tau, q, votes)
     got = advance(
         torch.tensor([score]), torch.tensor([previous]), now,
         keep=keep, gain=gain, weight=torch.tensor(weight), tau=torch.tensor(tau),
+        q=torch.tensor([q]), votes=torch.tensor([float(votes)]),
     )  # fmt: skip
-    assert got.item() == pytest.approx(wanted, rel=1e-6, abs=1e-6)
+    assert got.item() == pytest.approx(wanted, rel=1e-6, abs=1e-5)
+
+
+@pytest.mark.parametrize("gain", [Gain.AGREE, Gain.ENTROPY_BELOW, Gain.CONFIDENCE_ABOVE])
+@pytest.mark.parametrize("weight", [math.inf, math.nan])
+def test_an_indicator_that_does_not_hold_adds_nothing_whatever_the_weight(gain, weight):
+    now = signals(torch.tensor([[0.0, 0.0]]))  # entropy 1, confidence 0.5
+    tau = 0.5 if gain is Gain.ENTROPY_BELOW else 0.6
+    got = advance(
+        torch.tensor([0.25]), torch.tensor([1]), now,
+        keep=Keep.ALWAYS, gain=gain, weight=weight, tau=tau,
+    )  # fmt: skip
+    assert got.item() == 0.25
 
 
 def test_a_dropped_score_is_forgotten_even_if_it_was_nan():
@@ -107,3 +151,73 @@ def test_reached_is_strict_only_where_asked_and_never_for_nan():
     score = torch.tensor([0.5, 1.0, 1.5, math.nan])
     assert reached(score, 1.0, strict=False).tolist() == [False, True, True, False]
     assert reached(score, 1.0, strict=True).tolist() == [False, False, True, False]
+
+
+KINDS = st.builds(
+    Recurrence,
+    st.sampled_from(Keep),
+    st.sampled_from(Gain),
+    st.booleans(),
+    st.sampled_from(Accumulate),
+    st.sampled_from(ScorerKind),
+).filter(goes_together)
+
+
+@given(recurrence=KINDS, seed=st.integers(0, 2**31), exits=st.integers(1, 4))
+def test_the_loop_over_exits_is_that_of_single_samples(recurrence, seed, exits):
+    n, c, g = 3, 3, torch.Generator().manual_seed(seed)
+    logits, row = torch.randn(exits, n, c, generator=g) * 3, torch.randn(exits, n, generator=g)
+    table = torch.rand(exits, 3, generator=g)
+    values = recurrence.start(n, c, exits)
+    network = recurrence.scorer == ScorerKind.NETWORK
+    samples = [
+        oracle.Sample(ExitState.start(1, c, exits, votes=recurrence.uses_votes, memory=True), 0)
+        for _ in range(n)
+    ]
+    for exit in range(1, exits + 1):
+        scorer = torch.randn(4, c + exit + 4, generator=g) if network else None
+        q = row[exit - 1].sigmoid() if recurrence.scorer == ScorerKind.ROW else None
+        values, answer, leaves = recurrence.step(
+            values, logits[exit - 1], table, exit, q=q, scorer=scorer
+        )
+        for i, sample in enumerate(samples):
+            wanted = sample.meet(
+                logits[exit - 1, i].tolist(), row[exit - 1, i].item(), table.tolist(), exit,
+                recurrence.keep, recurrence.gain, recurrence.accumulate, recurrence.scorer,
+                None if scorer is None else scorer.tolist(),
+            )  # fmt: skip
+            # An indicator that rounding may flip makes everything after it unsure.
+            sample.unsure = getattr(sample, "unsure", False) or near_tau(
+                answer[i], values, i, table[exit - 1, 2], recurrence
+            )
+            assert values.prediction[i].item() == sample.prediction
+            assert answer[i].tolist() == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+            if not sample.unsure:
+                assert values.score[i].item() == pytest.approx(sample.score, rel=1e-4, abs=1e-4)
+    assert leaves.all()
+
+
+def test_the_default_dtype_and_device_do_not_matter():
+    recurrence = Recurrence(Keep.NOT_SCORE, Gain.SCORE, False, Accumulate.VOTES, ScorerKind.NETWORK)
+    table, z = torch.tensor([[1.0, 0.5, 0.1]] * 2), torch.randn(2, 5, 3)
+    scorers = [torch.randn(4, 3 + exit + 4) for exit in (1, 2)]
+
+    def play():
+        values = recurrence.start(5, 3, 2)
+        for exit in (1, 2):
+            values, answer, leaves = recurrence.step(
+                values, z[exit - 1], table, exit, scorer=scorers[exit - 1]
+            )
+        return [*values, answer, leaves]
+
+    plain = play()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        other = play()
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    for ours, theirs in zip(plain, other, strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours, theirs)

@@ -5,31 +5,38 @@ import torch
 
 from eefast.ops import ExitState, PackedState
 
-SHAPES = [(1, 2, 6), (3, 5, 12), (4, 1, 1), (2, None, 3), (0, 3, 2)]
+SHAPES = [(1, 2, 6), (3, 5, 12), (4, 1, 1), (0, 3, 2)]
+PARTS = [(False, False), (True, False), (True, True)]  # votes, memory
 
 
+@pytest.mark.parametrize(("votes", "memory"), PARTS)
 @pytest.mark.parametrize(("samples", "classes", "exits"), SHAPES)
-def test_a_packed_state_starts_as_any_other(samples, classes, exits):
-    packed = PackedState(samples, classes, exits, "cpu")
-    for tensor in packed.state[:5]:
+def test_a_packed_state_starts_as_any_other(samples, classes, exits, votes, memory):
+    packed = PackedState(samples, classes, exits, "cpu", votes, memory)
+    for tensor in packed.state:
         if tensor is not None:
             tensor.fill_(1)
     packed.start()
-    for ours, plain in zip(packed.state, ExitState.start(samples, classes, exits), strict=True):
-        assert (ours is None) == (plain is None)
-        if plain is not None:
-            assert ours.dtype == plain.dtype
-            assert torch.equal(ours, plain)
+    plain = ExitState.start(samples, classes, exits, votes=votes, memory=memory)
+    assert (plain.votes is not None, plain.memory is not None) == (votes, memory)
+    for ours, theirs in zip(packed.state, plain, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None and theirs is not None:
+            assert ours.dtype == theirs.dtype
+            assert torch.equal(ours, theirs)
             assert ours.is_contiguous()
             assert ours.data_ptr() % 16 == 0
 
 
 def test_the_parts_do_not_overlap():
-    state = PackedState(3, 5, 7, "cpu").state
-    parts = [tensor for tensor in state if tensor is not None]
+    state = PackedState(3, 5, 7, "cpu", votes=True, memory=True).state
+    assert state.control is None
+    parts = [tensor for tensor in state[:-1] if tensor.dtype != torch.bool]
+    state.running.fill_(True)
     for number, part in enumerate(parts):
         part.fill_(number)
-    assert [part.unique().tolist() for part in parts[:4]] == [[0], [1], [2], [3]]
+    assert [part.unique().tolist() for part in parts] == [[n] for n in range(len(parts))]
+    assert state.running.all()
 
 
 def test_a_copy_is_not_touched_by_the_next_call():

@@ -14,6 +14,7 @@ from eefast.policies import (
     BEEM,
     PABEE,
     PCEE,
+    BERxiT,
     Budgeted,
     Columns,
     Confidence,
@@ -22,6 +23,7 @@ from eefast.policies import (
     Keep,
     Never,
     Policy,
+    Voting,
     policy_class,
     policy_from_dict,
 )
@@ -36,6 +38,9 @@ EVERY = [
     Confidence([0.9, 0.8, 0.7, 0.6]),
     Budgeted(3),
     Never(),
+    Voting(3, 0.25),
+    Voting([1, 2, 2.5, 3]),
+    BERxiT(0.8),
 ]
 
 
@@ -145,7 +150,10 @@ def test_to_dict_goes_through_json_and_back(policy):
     assert policy_from_dict(described) == policy
 
 
-@pytest.mark.parametrize("name", ["beem", "pabee", "pcee", "entropy", "confidence", "budgeted"])
+@pytest.mark.parametrize(
+    "name",
+    ["beem", "pabee", "pcee", "entropy", "confidence", "budgeted", "eeic", "berxit"],
+)
 @pytest.mark.parametrize("exits", [1, 2, 6, 12, 24])
 def test_defaults_fit_any_number_of_exits(name, exits):
     policy = policy_class(name).default(exits)
@@ -197,6 +205,10 @@ def test_a_policy_of_your_own_takes_a_few_lines():
         (lambda: policy_from_dict({}), "unknown policy"),
         (lambda: PABEE(1).check(4, 1), r"regression.*Never\(\) or Budgeted"),
         (lambda: replace(PABEE(1), num_exits=3).check(4, 2), "calibrated for 3 exits, got 4"),
+        (lambda: Voting(-1), "threshold must be in"),
+        (lambda: Voting(2, 1.0), r"exponent must be in \[0, 1\], got 1.0"),
+        (lambda: BERxiT("high"), "threshold must be a number"),
+        (lambda: BERxiT(0.5).check(4, 3, learned_scores=False), "'berxit' reads learned scores"),
         (lambda: replace(PABEE(1), num_classes=3).check(4, 2), "calibrated for 3 classes, got 2"),
     ],
 )
@@ -253,7 +265,7 @@ def test_kinds_must_be_kinds():
         def columns(self, num_exits):
             return Columns(thresholds=math.nan)
 
-    with pytest.raises(TypeError, match="keep must be a Keep and gain a Gain"):
+    with pytest.raises(TypeError, match=r"keep must be one of Keep.NEVER, .*got <Gain.CONF"):
         Swapped().check(4, 3)
     with pytest.raises(ValueError, match="thresholds must be numbers, got nan"):
         Swapped().table(4)

@@ -64,7 +64,9 @@ class CapturedCall:
         self._nested = nodes == "nested"
         self._samples = samples
         self._table = plan.table.clone()
-        self._state = PackedState(samples, classes, len(plan.table), self._table.device)
+        self._state = PackedState(
+            samples, classes, len(plan.table), self._table.device, plan.votes, plan.memory
+        )
         self._place = ""  # where in the model what is issued belongs
         self._capture = device.capture()
         try:

@@ -117,7 +117,7 @@ class GraphRuntime:
             if tensor.device != self._on:  # a copy into a buffer would take it in silence
                 raise ValueError(f"{name}: got device {tensor.device}; wanted {self._on}")
         if not samples:
-            return ExitState.start(0, self._num_classes, len(plan.table), self._on)
+            return plan.state(0, self._num_classes, self._on)
         bucket = None
         if self._backbone.padding and length is not None:
             bucket = self._buckets.bucket(length)
@@ -220,7 +220,7 @@ class GraphRuntime:
                 self._addresses, self._parts = addresses, parts
             layout = (
                 # A capture holds its plan's heads, so no others can come to lie at their addresses.
-                tuple((s.layers, s.exit, s.step, _addresses(s.head)) for s in plan.stages),
+                tuple((s.layers, s.exit, s.step, _addresses((*s.head, s.scorer))) for s in plan.stages),
                 plan.table.shape,
                 model.config._attn_implementation,
             )

@@ -1,4 +1,4 @@
-"""Calibration: Eq. 3 against a literal reading of it, and the searches."""
+"""BEEM's calibration: Eq. 3 against a literal reading of it, and the classical method."""
 
 import math
 from fractions import Fraction
@@ -10,19 +10,8 @@ from hypothesis import strategies as st
 
 from eefast import ExitTrace, calibrate, simulate
 from eefast.calibration.beem import ERROR_RATE_SPACE
-from eefast.policies import BEEM, PABEE, Confidence
 from tests.ops.oracle import signals_of
-
-
-def learned_trace(exits=5, samples=400, classes=3, seed=0):
-    """Exits that get better with depth, as trained ones do."""
-    g = torch.Generator().manual_seed(seed)
-    labels = torch.randint(classes, (samples,), generator=g)
-    truth = torch.nn.functional.one_hot(labels, classes).float()
-    noise = torch.randn(samples, classes, generator=g)
-    depth = torch.arange(1, exits + 1).float()[:, None, None]
-    own = torch.randn(exits, samples, classes, generator=g)
-    return ExitTrace(depth.sqrt() * truth + 0.7 * noise + 0.5 * own, labels)
+from tests.traces.made import learned_trace
 
 
 def equation_3(trace, weights, space):
@@ -67,7 +56,7 @@ def test_weights():
     assert other.weights == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
 
 
-def test_those_who_leave_early_err_no_more_than_the_last_exit():
+def test_samples_that_leave_early_err_no_more_than_the_last_exit():
     trace = learned_trace(samples=3000)
     outcome = simulate(calibrate("beem", trace), trace)
     p = 1 - trace.accuracies()[-1].item()
@@ -87,7 +76,7 @@ def test_a_finer_space_is_no_slower():
     assert first[1] >= first[0]
 
 
-def test_no_exit_that_never_satisfies_eq_3_lets_anyone_leave():
+def test_no_exit_that_never_satisfies_eq_3_lets_a_sample_leave():
     labels = torch.zeros(10, dtype=torch.int64)
     logits = torch.tensor([[0.0, 9.0], [9.0, 0.0]])[:, None].expand(2, 10, 2)  # first always wrong
     policy = calibrate("beem", ExitTrace(logits.contiguous(), labels), weights="cost", cost=9.0)
@@ -106,27 +95,22 @@ def test_search_takes_the_most_accurate_threshold_of_the_papers_space():
     )
 
 
-@pytest.mark.parametrize("name", ["pabee", "pcee", "entropy", "confidence"])
-def test_tolerance_takes_the_fastest_that_is_good_enough(name):
-    trace = learned_trace()
-    floor = trace.accuracies()[-1].item() - 0.02
-    loose = simulate(calibrate(name, trace, tolerance=0.02), trace)
-    best = simulate(calibrate(name, trace), trace)
-    assert loose.accuracy >= floor or loose.accuracy == best.accuracy
-    assert loose.layer_speedup >= best.layer_speedup or loose.accuracy > best.accuracy
-    assert best.accuracy >= loose.accuracy
-
-
-def test_a_space_of_your_own():
-    assert calibrate("confidence", learned_trace(), space=[Confidence(0.77)]).threshold == 0.77
-
-
 def test_calibration_is_deterministic_and_notes_its_shape():
     first, second = (calibrate("beem", learned_trace()) for _ in range(2))
     assert first == second
     assert (first.num_exits, first.num_classes) == (5, 3)
     with pytest.raises(ValueError, match="calibrated for 5 exits, got 4"):
         first.check(4, 3)
+
+
+def test_l_is_always_a_candidate():
+    """No score reaches 100, nor 5 before the last exit: the smaller one is taken."""
+    assert calibrate("beem", learned_trace(), space=[100.0]).thresholds == (5.0,) * 4 + (0.0,)
+
+
+def test_equation_3_is_a_recipe_of_beem_alone():
+    with pytest.raises(TypeError, match="weights"):
+        calibrate("pabee", learned_trace(), weights="cost")
 
 
 @pytest.mark.parametrize(
@@ -138,48 +122,9 @@ def test_calibration_is_deterministic_and_notes_its_shape():
         (dict(tolerance=0.1), "tolerance goes with thresholds='search'"),
         (dict(thresholds="search", tolerance=-1), "tolerance must be 0 or more"),
         (dict(thresholds="search", space=[]), "at least one setting"),
+        (dict(space=[]), "at least one setting"),
     ],
 )
 def test_bad_options(options, words):
     with pytest.raises(ValueError, match=words):
         calibrate("beem", learned_trace(), **options)
-
-
-def test_bad_calls():
-    with pytest.raises(ValueError, match="no calibration for policy 'never'"):
-        calibrate("never", learned_trace())
-    with pytest.raises(ValueError, match="no samples"):
-        calibrate("beem", learned_trace(samples=0))
-    with pytest.raises(TypeError, match="patience"):
-        calibrate("pabee", learned_trace(), patience=3)
-    with pytest.raises(ValueError, match="regression"):
-        calibrate("beem", ExitTrace(torch.zeros(2, 3, 1), torch.zeros(3).long()))
-    assert isinstance(calibrate("pabee", learned_trace()), PABEE)
-    assert isinstance(calibrate("beem", learned_trace()), BEEM)
-
-
-def test_l_is_always_a_candidate():
-    """Nobody reaches 100, nor 5 before the last exit: the smaller one is taken."""
-    assert calibrate("beem", learned_trace(), space=[100.0]).thresholds == (5.0,) * 4 + (0.0,)
-
-
-def test_tolerance_counts_samples_not_roundings():
-    labels = torch.zeros(10, dtype=torch.int64)
-    right, wrong = [9.0, 0.0], [0.0, 9.0]
-    first = torch.tensor([right] * 7 + [wrong] * 3)
-    last = torch.tensor([right] * 8 + [wrong] * 2)
-    trace = ExitTrace(torch.stack([first, last]), labels)
-    chosen = calibrate("confidence", trace, space=[Confidence(0.5), Confidence(1.1)], tolerance=0.1)
-    assert chosen.threshold == 0.5
-
-
-def test_more_bad_calls():
-    trace = learned_trace()
-    with pytest.raises(TypeError, match="trace must be an ExitTrace"):
-        calibrate("beem", [trace])
-    with pytest.raises(ValueError, match="at least one setting"):
-        calibrate("beem", trace, space=[])
-    with pytest.raises(ValueError, match="NaN logits"):
-        calibrate("beem", ExitTrace(trace.logits * math.nan, trace.labels))
-    assert calibrate("pabee", learned_trace(exits=1)).patience == 1
-    assert calibrate("pcee", trace).patience >= 2  # with 1 it would be the entropy policy

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from eefast import ExitTrace, pareto_front, simulate, trade_off
 from eefast.ops import ExitState, HeadWeights, exit_step
-from eefast.policies import BEEM, PABEE, PCEE, Budgeted, Confidence, Entropy, Never
-from eefast.simulation import TradeOffPoint
+from eefast.policies import BEEM, PABEE, PCEE, BERxiT, Budgeted, Confidence, Entropy, Never, Voting
+from eefast.traces import TradeOffPoint
+from tests.traces.made import learned_trace
 
 
 def random_trace(exits=4, samples=50, classes=3, seed=0, exit_layers=()):
@@ -30,6 +31,16 @@ def test_bookkeeping_by_hand():
     assert outcome.exit_histogram.tolist() == [1, 1, 1]
     assert outcome.layer_speedup == pytest.approx(3 * 8 / (2 + 4 + 8))
     assert outcome.layers_saved == pytest.approx(1 - (2 + 4 + 8) / 24)
+    assert outcome.cost_speedup == pytest.approx(outcome.layer_speedup)
+
+
+def test_cost_speedup_counts_what_the_layers_cost():
+    logits = torch.tensor([[[9.0, 0.0], [0.0, 0.0]], [[9.0, 0.0], [9.0, 0.0]]])
+    trace = ExitTrace(logits, torch.zeros(2).long(), (2, 3), costs=(1, 3, 4))
+    outcome = simulate(Confidence(0.9), trace)
+    assert outcome.exit_layer.tolist() == [2, 3]
+    assert outcome.cost_speedup == pytest.approx(2 * 8 / (4 + 8))
+    assert outcome.layer_speedup == pytest.approx(2 * 3 / (2 + 3))
 
 
 @pytest.mark.parametrize("policy", [BEEM.cost(4, 0.6), PABEE(1), PCEE(1, 0.6), Entropy(0.5)])
@@ -48,7 +59,10 @@ def test_simulation_is_what_the_exit_step_does(policy):
     torch.testing.assert_close(outcome.score, state.score)
 
 
-@given(st.permutations(list(range(12))), st.sampled_from([PABEE(1), Entropy(0.6), Never()]))
+@given(
+    st.permutations(list(range(12))),
+    st.sampled_from([PABEE(1), Entropy(0.6), Never(), Voting(2, 0.25)]),
+)
 def test_samples_do_not_influence_each_other(order, policy):
     trace = random_trace(samples=12)
     shuffled = ExitTrace(trace.logits[:, order], trace.labels[order])
@@ -77,6 +91,29 @@ def test_one_exit_and_no_samples():
     empty = simulate(PABEE(1), random_trace(samples=0))
     assert empty.exit.tolist() == []
     assert math.isnan(empty.accuracy)
+    assert math.isnan(empty.cost_speedup)
+
+
+@pytest.mark.parametrize(
+    "policy", [BEEM.cost(5, 0.9), PABEE(2), Entropy(0.6), Voting(2, 0.5), BERxiT(0.8), Never()]
+)
+def test_default_dtype_and_device_do_not_matter(policy):
+    trace = learned_trace(samples=50)
+    wanted = simulate(policy, trace)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            got = simulate(policy, trace)
+            measures = got.exit_histogram.tolist(), got.exit_layer.tolist(), got.cost_speedup
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(got.exit, wanted.exit)
+    assert torch.equal(got.prediction, wanted.prediction)
+    assert torch.equal(got.score, wanted.score)
+    assert got.score.dtype == torch.float32
+    assert measures == (
+        wanted.exit_histogram.tolist(), wanted.exit_layer.tolist(), wanted.cost_speedup,
+    )  # fmt: skip
 
 
 def test_a_policy_for_other_classes_or_exits_is_refused():

@@ -1,11 +1,12 @@
-"""Traces: what they hold, how they are saved, and how they are recorded."""
+"""Traces: what they hold, and how they are saved."""
+
+import math
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from eefast import ExitTrace, record_trace
-from tests.models import inputs_for, tiny_model
+from eefast import ExitTrace
 
 
 def test_accuracy_of_each_exit():
@@ -20,6 +21,34 @@ def test_save_and_load(tmp_path):
     assert torch.equal(loaded.logits, trace.logits)
     assert torch.equal(loaded.labels, trace.labels)
     assert loaded.exit_layers == (3, 6)
+    assert loaded.costs == (1.0,) * 6
+    assert loaded.scores is None
+    assert loaded.hidden == ()
+
+
+def test_save_and_load_all_that_is_kept(tmp_path):
+    trace = ExitTrace(
+        torch.randn(2, 3, 2),
+        torch.tensor([0, 1, 1]),
+        (1, 3),
+        costs=(1, 0.5, 0.25),
+        scores=torch.rand(3, 2).T,  # not contiguous
+        hidden=(torch.randn(3, 4).bfloat16(), torch.randn(3, 8).bfloat16()),
+    )
+    trace.save(tmp_path / "trace.safetensors")
+    loaded = ExitTrace.load(tmp_path / "trace.safetensors")
+    assert loaded.costs == (1.0, 0.5, 0.25)
+    assert torch.equal(loaded.scores, trace.scores)
+    for kept, wanted in zip(loaded.hidden, trace.hidden, strict=True):
+        assert torch.equal(kept, wanted)
+        assert kept.dtype == torch.bfloat16
+
+
+def test_load_takes_traces_from_before_there_were_costs(tmp_path):
+    tensors = {"logits": torch.randn(2, 3, 2), "labels": torch.tensor([0, 1, 1])}
+    metadata = {"format": "eefast-trace-1", "exit_layers": "[2, 4]"}
+    save_file(tensors, tmp_path / "old.safetensors", metadata)
+    assert ExitTrace.load(tmp_path / "old.safetensors").costs == (1.0,) * 4
 
 
 def test_load_refuses_what_is_no_trace(tmp_path):
@@ -31,6 +60,9 @@ def test_load_refuses_what_is_no_trace(tmp_path):
         ExitTrace.load(path)
     save_file({"weight": torch.zeros(1)}, path)
     with pytest.raises(ValueError, match="not an eefast trace"):
+        ExitTrace.load(path)
+    save_file({"logits": torch.zeros(1, 1, 1)}, path, {"format": "eefast-trace-1"})
+    with pytest.raises(ValueError, match=r"holds no labels, only \['logits'\]"):
         ExitTrace.load(path)
     ExitTrace(torch.randn(2, 5, 3), torch.zeros(5, dtype=torch.int64)).save(path)
     path.write_bytes(path.read_bytes()[:-10])
@@ -56,39 +88,17 @@ def test_what_does_not_belong_together_is_refused(logits, labels, layers, words)
         ExitTrace(logits, labels, layers)
 
 
-def test_record_trace_keeps_every_exit_in_order():
-    model = tiny_model(exits=[2, 4]).train()
-    batches = [
-        {**inputs_for(model, 3, seed=seed), "labels": torch.tensor([0, 1, 2])} for seed in range(2)
-    ]
-    trace = record_trace(model, batches)
-    assert model.training  # its mode is put back
-    assert trace.exit_layers == (2, 4)
-    assert trace.labels.tolist() == [0, 1, 2, 0, 1, 2]
-    model.eval()
-    for i, batch in enumerate(batches):
-        wanted = torch.stack(model(**{k: v for k, v in batch.items() if k != "labels"}).exit_logits)
-        torch.testing.assert_close(trace.logits[:, 3 * i : 3 * i + 3], wanted)
-
-
-def test_record_trace_refuses_bad_data():
-    model = tiny_model()
-    inputs = inputs_for(model, 2)
-    with pytest.raises(ValueError, match="at least one batch"):
-        record_trace(model, [])
-    with pytest.raises(ValueError, match="batch 0 has no 'labels'"):
-        record_trace(model, [inputs])
-    with pytest.raises(ValueError, match=r"labels must be in \[0, 3\), got 0\.\.3"):
-        record_trace(model, [{**inputs, "labels": torch.tensor([0, 3])}])
-    assert not model.training
-
-
-def test_record_trace_says_what_it_takes():
-    model = tiny_model()
-    batch = {**inputs_for(model, 2), "labels": torch.tensor([0, 1])}
-    with pytest.raises(TypeError, match="iterable of batches, got one batch"):
-        record_trace(model, batch)
-    with pytest.raises(TypeError, match="must be a MultiExitModel, got BertModel"):
-        record_trace(model.backbone, [batch])
-    with pytest.raises(ValueError, match="regression model has none"):
-        record_trace(tiny_model(classes=1), [batch])
+@pytest.mark.parametrize(
+    ("extras", "words"),
+    [
+        (dict(costs=(1.0,)), "costs must be 2 numbers greater than 0"),
+        (dict(costs=(1.0, 0.0)), "costs must be 2 numbers greater than 0"),
+        (dict(costs=(1.0, math.inf)), "costs must be 2 numbers greater than 0"),
+        (dict(scores=torch.zeros(3, 2)), r"scores must be \[2, 3\], got \[3, 2\]"),
+        (dict(hidden=(torch.zeros(3, 4),)), r"hidden must be 2 times \[3, D\]"),
+        (dict(hidden=(torch.zeros(3, 4), torch.zeros(2, 4))), r"got \[\[3, 4\], \[2, 4\]\]"),
+    ],
+)
+def test_extras_that_do_not_belong_are_refused(extras, words):
+    with pytest.raises(ValueError, match=words):
+        ExitTrace(torch.zeros(2, 3, 2), torch.zeros(3).long(), **extras)

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 
 from eefast.labels import check_labels
 
 _FORMAT = "eefast-trace-1"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ExitTrace:
     """Logits of every exit for every sample of a data set, with the labels.
 
@@ -29,6 +25,9 @@ class ExitTrace:
         labels: [N] int64, in [0, C).
         exit_layers: the 1-based layer after which each exit stands, ascending; None: after
             every layer.
+        costs: relative cost of each layer up to the last exit's, greater than 0; (): all alike.
+        scores: learned score of each exit, [L, N] float32; None: not kept.
+        hidden: what each exit's head reads, L times [N, D]; D may differ; (): not kept.
 
     Raises:
         ValueError: shapes that do not belong together, or a label outside [0, C).
@@ -37,6 +36,9 @@ class ExitTrace:
     logits: Tensor
     labels: Tensor
     exit_layers: tuple[int, ...] = ()
+    costs: tuple[float, ...] = ()
+    scores: Tensor | None = None
+    hidden: tuple[Tensor, ...] = ()
 
     def __post_init__(self) -> None:
         if self.logits.dim() != 3 or 0 in (self.logits.shape[0], self.logits.shape[2]):
@@ -51,7 +53,20 @@ class ExitTrace:
         layers = tuple(self.exit_layers) or tuple(range(1, exits + 1))
         if len(layers) != exits or sorted(set(layers)) != list(layers) or layers[0] < 1:
             raise ValueError(f"exit_layers must be {exits} ascending layers, got {layers}")
+        costs = tuple(map(float, self.costs)) or (1.0,) * layers[-1]
+        if len(costs) != layers[-1] or not all(0 < cost < math.inf for cost in costs):
+            raise ValueError(
+                f"costs must be {layers[-1]} numbers greater than 0, one per layer, got {costs}"
+            )
+        if self.scores is not None and list(self.scores.shape) != [exits, samples]:
+            raise ValueError(f"scores must be [{exits}, {samples}], got {list(self.scores.shape)}")
+        hidden = tuple(self.hidden)
+        shapes = [list(vectors.shape) for vectors in hidden]
+        if hidden and [shape[:-1] for shape in shapes] != [[samples]] * exits:
+            raise ValueError(f"hidden must be {exits} times [{samples}, D], got {shapes}")
         object.__setattr__(self, "exit_layers", layers)
+        object.__setattr__(self, "costs", costs)
+        object.__setattr__(self, "hidden", hidden)
 
     @property
     def num_exits(self) -> int:
@@ -67,11 +82,18 @@ class ExitTrace:
 
     def save(self, path: str | Path) -> None:
         """Write the trace to a safetensors file."""
-        tensors = {"logits": self.logits.contiguous(), "labels": self.labels.contiguous()}
-        metadata = {"format": _FORMAT, "exit_layers": json.dumps(self.exit_layers)}
+        tensors = {"logits": self.logits, "labels": self.labels}
+        if self.scores is not None:
+            tensors["scores"] = self.scores
+        tensors.update((f"hidden.{i}", vectors) for i, vectors in enumerate(self.hidden, 1))
+        metadata = {
+            "format": _FORMAT,
+            "exit_layers": json.dumps(self.exit_layers),
+            "costs": json.dumps(self.costs),
+        }
         # A file of that name is a whole one, wherever writing it was interrupted.
         unfinished = Path(f"{path}.part")
-        save_file(tensors, unfinished, metadata)
+        save_file({name: t.contiguous() for name, t in tensors.items()}, unfinished, metadata)
         unfinished.replace(path)
 
     @classmethod
@@ -87,55 +109,19 @@ class ExitTrace:
                 metadata = file.metadata() or {}
                 if metadata.get("format") != _FORMAT:
                     raise ValueError(f"{path} is not an eefast trace: its metadata is {metadata}")
-                layers = tuple(json.loads(metadata["exit_layers"]))
-                return cls(file.get_tensor("logits"), file.get_tensor("labels"), layers)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(f"{path} is not a safetensors file, or is damaged: {error}") from None
-
-
-def record_trace(
-    model: PreTrainedModel,
-    data: Iterable[Mapping[str, Any]],
-    *,
-    progress: bool = False,
-) -> ExitTrace:
-    """Run a multi-exit model at full depth over labelled data and keep every exit's logits.
-
-    Args:
-        model: a `MultiExitModel`; run in evaluation mode, its mode is put back afterwards.
-        data: batches as the model takes them, each with "labels", e.g. a `DataLoader`.
-        progress: show a progress bar.
-
-    Raises:
-        ValueError: no batch, a batch without labels, a label outside [0, C), or a regression
-            model, whose one output has no class probabilities to judge.
-        TypeError: not a multi-exit model, or data that is one batch rather than an iterable.
-    """
-    if isinstance(data, Mapping):
-        raise TypeError(f"data must be an iterable of batches, got one batch ({sorted(data)})")
-    if not hasattr(model, "heads"):
-        raise TypeError(f"model must be a MultiExitModel, got {type(model).__name__}")
-    if model.config.num_labels == 1:
-        raise ValueError("a trace is of class probabilities, and a regression model has none")
-    logits, labels = [], []
-    training = model.training
-    model.eval()
-    try:
-        for number, batch in enumerate(tqdm(data, "recording", disable=not progress)):
-            inputs = dict(batch)
-            given = inputs.pop("labels", None)
-            if given is None:
-                raise ValueError(f"batch {number} has no 'labels', only {sorted(inputs)}")
-            check_labels(given, model.config.num_labels or 0)
-            for name, value in inputs.items():
-                if isinstance(value, Tensor):
-                    inputs[name] = value.to(model.device)
-            with torch.inference_mode():
-                exits = model(**inputs).exit_logits
-            logits.append(torch.stack(exits).float().cpu())
-            labels.append(given.cpu())
-    finally:
-        model.train(training)
-    if not logits:
-        raise ValueError("data must hold at least one batch, got none")
-    return ExitTrace(torch.cat(logits, 1), torch.cat(labels), tuple(model.config.exits))
+        missing = sorted({"logits", "labels"} - tensors.keys())
+        if missing:
+            raise ValueError(f"{path} holds no {' and no '.join(missing)}, only {sorted(tensors)}")
+        exits = len(tensors["logits"])
+        hidden = [tensors.get(f"hidden.{i}") for i in range(1, exits + 1)]
+        return cls(
+            tensors["logits"],
+            tensors["labels"],
+            tuple(json.loads(metadata["exit_layers"])),
+            tuple(json.loads(metadata.get("costs", "[]"))),  # traces of version 0.1 have none
+            tensors.get("scores"),
+            tuple(vectors for vectors in hidden if vectors is not None),
+        )

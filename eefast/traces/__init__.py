@@ -1,0 +1,16 @@
+"""Exit traces: recorded once, and every policy judged on them without running a model."""
+
+from eefast.traces.record import record_trace
+from eefast.traces.simulate import Simulation, simulate
+from eefast.traces.trace import ExitTrace
+from eefast.traces.trade_off import TradeOffPoint, pareto_front, trade_off
+
+__all__ = [
+    "ExitTrace",
+    "Simulation",
+    "TradeOffPoint",
+    "pareto_front",
+    "record_trace",
+    "simulate",
+    "trade_off",
+]

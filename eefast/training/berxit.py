@@ -1,0 +1,67 @@
+"""BERxiT: all exits and the last one in turn, and a certainty that is learned beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eefast.labels import task_loss
+from eefast.training.objectives import exit_logits_of, register_objective
+
+if TYPE_CHECKING:
+    from eefast.multi_exit import MultiExitOutput
+
+
+@register_objective("berxit")
+class BERxiT:
+    """BERxiT (Xin et al., EACL 2021): alternating fine-tuning, with learning to exit (LTE).
+
+        odd steps:   sum_i (CE(p_i, y) + (q_i - [argmax p_i = y])^2)
+        even steps:  CE(p_L, y)
+
+    q_i is the learned score of exit i (see `eefast.heads.ExitHeads`). Whether the exit is right is
+    a constant to it; into the layers below its gradients do flow.
+
+    A step is a call with gradients enabled, and the first is odd: under Trainer that is one batch
+    of training on each device. So with gradient accumulation the batches of one update alternate,
+    and a resumed run begins with an odd step. Evaluation has the loss of odd steps and counts for
+    nothing.
+
+    The released code differs: q is the probability of being wrong, with soft targets, and its
+    scorer is trained alone, afterwards.
+
+    Raises:
+        ValueError: the model has no scorer, or one output (regression).
+    """
+
+    needs_scores: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self._steps = 0
+
+    def __call__(
+        self,
+        output: MultiExitOutput,
+        labels: Tensor,  # (B,)
+    ) -> Tensor:
+        """The loss of this step, a scalar."""
+        exit_logits, scores = exit_logits_of(output), output.exit_scores
+        if scores is None:
+            raise ValueError(
+                "objective 'berxit' trains learned scores, and the model's heads have no scorer: "
+                "eefast.attach_exits(..., scorer_row=True)"
+            )
+        if exit_logits[0].shape[-1] == 1:
+            raise ValueError("objective 'berxit' needs classes, got one output (regression)")
+        if torch.is_grad_enabled():
+            self._steps += 1
+            if self._steps % 2 == 0:
+                return task_loss(exit_logits[-1], labels)
+        losses = []
+        for logits, score in zip(exit_logits, scores, strict=True):
+            right = (logits.argmax(-1) == labels).to(score.dtype)
+            losses.append(task_loss(logits, labels) + F.mse_loss(score, right))
+        return torch.stack(losses).sum()

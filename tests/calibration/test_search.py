@@ -1,0 +1,183 @@
+"""`calibrate`, and the choice among settings."""
+
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from eefast import ExitTrace, calibrate, simulate
+from eefast.policies import (
+    BEEM,
+    PABEE,
+    PCEE,
+    BERxiT,
+    Budgeted,
+    Columns,
+    Confidence,
+    Entropy,
+    Gain,
+    Keep,
+    Policy,
+    Voting,
+)
+from tests.traces.made import learned_trace
+
+SEARCHED = ["pabee", "pcee", "entropy", "confidence", "eeic", "berxit", "budgeted"]
+
+
+@dataclass(frozen=True)
+class ConfidentPatience(Policy):
+    """A policy that eefast does not know: confident exits that agree."""
+
+    name = "test-search-confident-patience"
+    keep, gain = Keep.AGREE, Gain.CONFIDENCE_ABOVE
+    patience: int = 2
+    confidence: float = 0.9
+
+    @classmethod
+    def settings(cls, trace):
+        return [cls(t, c) for t in range(1, trace.num_exits) for c in (0.5, 0.7)]
+
+    def columns(self, num_exits):
+        return Columns(thresholds=self.patience, tau=self.confidence)
+
+
+@pytest.mark.parametrize("policy", [*SEARCHED, ConfidentPatience])
+def test_the_most_accurate_setting_and_of_those_the_fastest(policy):
+    trace = learned_trace()
+    chosen = calibrate(policy, trace)
+    space = type(chosen).settings(trace)
+    assert replace(chosen, num_exits=None, num_classes=None) in space
+    assert (chosen.num_exits, chosen.num_classes) == (5, 3)
+    outcomes = [(s.accuracy, s.layer_speedup) for s in (simulate(p, trace) for p in space)]
+    chosen = simulate(chosen, trace)
+    assert (chosen.accuracy, chosen.layer_speedup) == max(outcomes)
+
+
+@pytest.mark.parametrize("policy", [*SEARCHED, ConfidentPatience])
+def test_tolerance_takes_the_fastest_that_is_good_enough(policy):
+    trace = learned_trace()
+    floor = trace.accuracies()[-1].item() - 0.1
+    chosen = calibrate(policy, trace, tolerance=0.1)
+    outcomes = [simulate(p, trace) for p in type(chosen).settings(trace)]
+    good = [o.layer_speedup for o in outcomes if o.accuracy >= floor - 1e-9]
+    assert good
+    assert simulate(chosen, trace).layer_speedup == max(good)
+
+
+def test_a_policy_of_your_own_goes_by_name_too():
+    trace = learned_trace()
+    assert calibrate(ConfidentPatience.name, trace) == calibrate(ConfidentPatience, trace)
+
+
+def test_a_space_of_your_own():
+    assert calibrate("confidence", learned_trace(), space=[Confidence(0.77)]).threshold == 0.77
+    chosen = calibrate(ConfidentPatience, learned_trace(), space=[ConfidentPatience(3, 0.1)])
+    assert (chosen.patience, chosen.confidence) == (3, 0.1)
+
+
+def test_a_space_of_your_own_for_a_policy_without_settings():
+    @dataclass(frozen=True)
+    class Plain(Policy):
+        name = "test-search-plain"
+        keep, gain = Keep.NEVER, Gain.CONFIDENCE
+        threshold: float = 0.5
+
+        def columns(self, num_exits):
+            return Columns(thresholds=self.threshold)
+
+    with pytest.raises(ValueError, match=r"'test-search-plain' does not say which settings to try"):
+        calibrate(Plain, learned_trace())
+    assert calibrate(Plain, learned_trace(), space=[Plain(0.3)]).threshold == 0.3
+
+
+def test_settings_are_the_papers():
+    trace = learned_trace()
+    assert PABEE.settings(trace) == [PABEE(t) for t in (1, 2, 3, 4)]
+    assert {p.patience for p in PCEE.settings(trace)} == {2, 3, 4}  # 1 is the entropy policy
+    assert Budgeted.settings(trace) == [Budgeted(i) for i in (1, 2, 3, 4, 5)]
+    assert [p.thresholds for p in BEEM.settings(trace)] == [0.3, 0.6, 0.9, 1.2, 1.5]
+    for policy in (Confidence, Entropy, BERxiT):
+        thresholds = [p.threshold for p in policy.settings(trace)]
+        assert thresholds == pytest.approx([i / 50 for i in range(1, 50)])
+    assert PABEE.settings(learned_trace(exits=1)) == [PABEE(1)]
+
+
+def test_voting_tries_every_value_that_votes_can_take():
+    settings = Voting.settings(learned_trace(exits=3))
+    assert {p.exponent for p in settings} == {0, 0.25, 0.5, 0.75}
+    for k in (0, 0.25, 0.5, 0.75):
+        values = {m / i**k for i in (1, 2, 3) for m in range(1, i + 1)}
+        thresholds = sorted(p.threshold for p in settings if p.exponent == k)
+        assert thresholds == pytest.approx(sorted(values), rel=1e-6)
+    # Reached exactly: rounding lets no value miss the threshold that is made of it.
+    agree = ExitTrace(torch.tensor([[[9.0, 0.0]]] * 24), torch.zeros(1, dtype=torch.int64))
+    for k in (0.25, 0.5, 0.75):
+        for exit in (1, 7, 24):
+            reached = [
+                p
+                for p in Voting.settings(agree)
+                if p.exponent == k and p.threshold == pytest.approx(exit ** (1 - k), rel=1e-6)
+            ]
+            assert exit in [simulate(p, agree).exit.item() for p in reached]
+
+
+def test_tolerance_counts_samples_not_roundings():
+    labels = torch.zeros(10, dtype=torch.int64)
+    right, wrong = [9.0, 0.0], [0.0, 9.0]
+    first = torch.tensor([right] * 7 + [wrong] * 3)
+    last = torch.tensor([right] * 8 + [wrong] * 2)
+    trace = ExitTrace(torch.stack([first, last]), labels)
+    chosen = calibrate("confidence", trace, space=[Confidence(0.5), Confidence(1.1)], tolerance=0.1)
+    assert chosen.threshold == 0.5
+
+
+@pytest.mark.parametrize("policy", ["beem", "pabee", "pcee", "eeic", "berxit"])
+@pytest.mark.parametrize("exits", [1, 2])
+def test_models_with_few_exits(policy, exits):
+    assert calibrate(policy, learned_trace(exits=exits)).num_exits == exits
+
+
+@pytest.mark.parametrize("policy", ["beem", *SEARCHED])
+def test_default_dtype_does_not_matter(policy):
+    trace = learned_trace(samples=100)
+    wanted = calibrate(policy, trace)
+    torch.set_default_dtype(torch.float64)
+    try:
+        got = calibrate(policy, trace)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert got == wanted
+
+
+def test_bad_calls():
+    trace = learned_trace()
+    bare = ExitTrace(trace.logits, trace.labels)
+    with pytest.raises(ValueError, match=r"unknown policy 'hope'; there are"):
+        calibrate("hope", trace)
+    with pytest.raises(ValueError, match="'never' does not say which settings"):
+        calibrate("never", trace)
+    with pytest.raises(ValueError, match="'berxit' reads learned scores and got none"):
+        calibrate("berxit", bare)
+    with pytest.raises(ValueError, match="no samples"):
+        calibrate("beem", learned_trace(samples=0))
+    with pytest.raises(ValueError, match="NaN logits"):
+        calibrate("beem", ExitTrace(trace.logits * math.nan, trace.labels))
+    with pytest.raises(ValueError, match="NaN scores"):
+        calibrate("pabee", replace(trace, scores=trace.scores * math.nan))
+    with pytest.raises(ValueError, match="regression"):
+        calibrate("beem", ExitTrace(torch.zeros(2, 3, 1), torch.zeros(3).long()))
+    with pytest.raises(ValueError, match="at least one setting"):
+        calibrate("pabee", trace, space=[])
+    with pytest.raises(ValueError, match="tolerance must be 0 or more"):
+        calibrate("pabee", trace, tolerance=-0.1)
+    for policy in (PABEE(1), ExitTrace, 3):
+        with pytest.raises(TypeError, match="policy must be the name or the class of a policy"):
+            calibrate(policy, trace)
+    with pytest.raises(TypeError, match="trace must be an ExitTrace"):
+        calibrate("beem", [trace])
+    with pytest.raises(TypeError, match="patience"):
+        calibrate("pabee", trace, patience=3)
+    with pytest.raises(TypeError, match=r"space must hold PABEE policies, got Entropy"):
+        calibrate("pabee", trace, space=[Entropy(0.5)])

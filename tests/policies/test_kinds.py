@@ -1,0 +1,163 @@
+"""Policies of your own: what the recurrence can express, and what is refused."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from eefast.policies import Accumulate, Columns, Gain, Keep, Policy, ScorerKind
+
+
+def policy(**attributes):
+    """A policy of these kinds, columns and scorer weights; not registered."""
+    columns = attributes.pop("columns", Columns())
+    weights = attributes.pop("weights", lambda exit: None)
+    body = {
+        "keep": Keep.NEVER,
+        "gain": Gain.CONFIDENCE,
+        **attributes,
+        "columns": lambda self, num_exits: columns,
+        "scorer_weights": lambda self, exit: weights(exit),
+    }
+    made = type("Made", (Unnamed,), body)
+    return made()
+
+
+class Unnamed(Policy):
+    name = "test-unnamed"
+
+    @property
+    def keep(self):
+        return Keep.NEVER
+
+    gain = Gain.ONE
+
+    def columns(self, num_exits):
+        return Columns()
+
+
+def network(exit, classes=3, units=5):
+    return torch.ones(units, classes + exit + 4, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        dict(gain=Gain.VOTES, accumulate=Accumulate.VOTES),
+        dict(gain=Gain.CONFIDENCE, accumulate=Accumulate.VOTES),
+        dict(gain=Gain.CONFIDENCE, accumulate=Accumulate.LOG_PROBABILITIES),
+        dict(gain=Gain.SCORE, scorer=ScorerKind.ROW),
+        dict(keep=Keep.NOT_SCORE, gain=Gain.SCORE, scorer=ScorerKind.ROW),
+        dict(keep=Keep.NOT_SCORE, gain=Gain.ONE, scorer=ScorerKind.ROW),
+        dict(gain=Gain.SCORE, scorer=ScorerKind.NETWORK, weights=network),
+    ],
+)
+def test_what_the_recurrence_can_express(kinds):
+    policy(**kinds).check(4, 3)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "words"),
+    [
+        (dict(gain=Gain.SCORE), "'test-unnamed': gain=Gain.SCORE needs a scorer"),
+        (dict(keep=Keep.NOT_SCORE), "keep=Keep.NOT_SCORE needs a scorer"),
+        (dict(scorer=ScorerKind.ROW), "nothing reads the score"),
+        (dict(gain=Gain.VOTES), "gain=Gain.VOTES needs Accumulate.VOTES"),
+        (
+            dict(
+                gain=Gain.SCORE,
+                scorer=ScorerKind.NETWORK,
+                accumulate=Accumulate.LOG_PROBABILITIES,
+                weights=network,
+            ),
+            "reads the vote share, which Accumulate.LOG_PROBABILITIES has not",
+        ),
+        (
+            dict(gain=Gain.VOTES, accumulate=Accumulate.LOG_PROBABILITIES),
+            "gain=Gain.VOTES needs Accumulate.VOTES",
+        ),
+        (
+            dict(gain=Gain.SCORE, scorer=ScorerKind.NETWORK),
+            r"scorer_weights\(1\) must be a tensor .* got NoneType",
+        ),
+        (dict(weights=network), r"scorer_weights\(1\) must be .* None otherwise, got Tensor"),
+        (
+            dict(
+                gain=Gain.SCORE,
+                scorer=ScorerKind.NETWORK,
+                weights=lambda exit: network(exit, classes=2),
+            ),
+            r"scorer_weights\(1\) must be \[H, 8\] for 3 classes, got \[5, 7\]",
+        ),
+        (
+            dict(
+                gain=Gain.SCORE,
+                scorer=ScorerKind.NETWORK,
+                weights=lambda exit: network(1),  # exit 2 has one earlier score more
+            ),
+            r"scorer_weights\(2\) must be \[H, 9\]",
+        ),
+        (
+            dict(
+                gain=Gain.SCORE,
+                scorer=ScorerKind.NETWORK,
+                weights=lambda exit: network(exit).double(),
+            ),
+            "must be finite and float32, got torch.float64",
+        ),
+        (
+            dict(
+                gain=Gain.SCORE,
+                scorer=ScorerKind.NETWORK,
+                weights=lambda exit: network(exit) * math.nan,
+            ),
+            "must be finite and float32",
+        ),
+        (
+            dict(accumulate=Accumulate.LOG_PROBABILITIES, columns=Columns(tau=[1, 1, -1, 1])),
+            "tau weighs exits and must be 0 or more",
+        ),
+        (dict(columns=Columns(weights=[1, math.inf, 1, 1])), "weights must be finite"),
+        (dict(columns=Columns(weights=1e39)), "weights must be finite in float32, got 1e"),
+        (dict(columns=Columns(tau=-math.inf)), "tau must be finite"),
+        (dict(columns=Columns(tau=math.nan)), "tau must be numbers, got nan"),
+        (dict(columns=Columns(weights=math.nan)), "weights must be numbers, got nan"),
+    ],
+)
+def test_what_it_cannot_is_refused(kinds, words):
+    with pytest.raises(ValueError, match=words):
+        policy(**kinds).check(4, 3)
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"),
+    [("keep", Keep), ("gain", Gain), ("accumulate", Accumulate), ("scorer", ScorerKind)],
+)
+def test_a_kind_of_your_own_gets_the_list_of_those_there_are(what, kind):
+    names = ", ".join(f"{kind.__name__}.{member.name}" for member in kind)
+    with pytest.raises(TypeError, match=f"{what} must be one of {names}, got 'mine'"):
+        policy(**{what: "mine"}).check(4, 3)
+    with pytest.raises(TypeError, match=f"{what} must be one of"):
+        policy(**{what: 1}).check(4, 3)
+
+
+def test_thresholds_may_be_infinite():
+    table = policy(columns=Columns(thresholds=[math.inf, -math.inf, 1, 0])).table(4)
+    assert table[:, 1].tolist() == [math.inf, -math.inf, 1, 0]
+
+
+def test_only_exits_that_are_used_need_a_scorer():
+    @dataclass(frozen=True)
+    class Late(Unnamed):
+        name = "test-late"
+        gain = Gain.SCORE
+        scorer = ScorerKind.NETWORK
+
+        def exits_used(self, num_exits):
+            return range(2, num_exits + 1)
+
+        def scorer_weights(self, exit):
+            return network(exit) if exit > 1 else None
+
+    Late().check(4, 3)
