@@ -220,7 +220,9 @@ class GraphRuntime:
                 self._addresses, self._parts = addresses, parts
             layout = (
                 # A capture holds its plan's heads, so no others can come to lie at their addresses.
-                tuple((s.layers, s.exit, s.step, _addresses((*s.head, s.scorer))) for s in plan.stages),
+                tuple(
+                    (s.layers, s.exit, s.step, _addresses((*s.head, s.scorer))) for s in plan.stages
+                ),
                 plan.table.shape,
                 model.config._attn_implementation,
             )

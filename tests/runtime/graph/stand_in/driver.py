@@ -70,7 +70,9 @@ class Driver:
 
     def exit(self, number, hidden):
         stage = self.plan.stages[number]
-        self.exit_step(hidden, None, *stage.head, stage.scorer, self.plan.table, None, stage.step, *self.state)
+        self.exit_step(
+            hidden, None, *stage.head, stage.scorer, self.plan.table, None, stage.step, *self.state
+        )
 
     def flag(self, number):
         return self.state.running[self.plan.stages[number].exit - 1]
