@@ -11,8 +11,6 @@ from typing import Any
 
 from torch import Tensor
 
-from eefast.backbones import Inputs
-
 
 class over_inputs:  # noqa: N801 (a decorator)
     """Makes a method `forward(self, inputs, labels, return_dict)` take each input on its own.
@@ -47,7 +45,16 @@ class over_inputs:  # noqa: N801 (a decorator)
             return_dict: bool | None = None,
             **inputs: Tensor | None,
         ) -> Any:
-            return method(self, _named(self.input_names, args, inputs), labels, return_dict)
+            if args:
+                _name(args, names, inputs)
+            given = {}
+            for name, value in inputs.items():
+                if name in names:
+                    if value is not None:
+                        given[name] = value
+                elif name != "token_type_ids":
+                    raise TypeError(f"forward got an unexpected input {name!r}; it takes {names}")
+            return method(self, given, labels, return_dict)
 
         del forward.__wrapped__  # or it would be taken for the undecorated method
         positional, keyword = Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY
@@ -60,18 +67,13 @@ class over_inputs:  # noqa: N801 (a decorator)
         return forward
 
 
-def _named(
-    names: tuple[str, ...], args: tuple[Tensor | None, ...], inputs: dict[str, Tensor | None]
-) -> Inputs:
-    """The arguments by name, as the backbone takes them."""
-    if args:
-        if len(args) > len(names):
-            raise TypeError(f"forward takes {len(names)} inputs ({', '.join(names)}), got more")
-        for name, value in zip(names, args, strict=False):
-            if name in inputs:
-                raise TypeError(f"forward got multiple values for {name!r}")
-            inputs[name] = value
-    for name in inputs:
-        if name not in names and name != "token_type_ids":
-            raise TypeError(f"forward got an unexpected input {name!r}; it takes {names}")
-    return {name: value for name, value in inputs.items() if value is not None and name in names}
+def _name(
+    args: tuple[Tensor | None, ...], names: tuple[str, ...], inputs: dict[str, Tensor | None]
+) -> None:
+    """Put what was given by position under its name."""
+    if len(args) > len(names):
+        raise TypeError(f"forward takes {len(names)} inputs ({', '.join(names)}), got more")
+    for name, value in zip(names, args, strict=False):
+        if name in inputs:
+            raise TypeError(f"forward got multiple values for {name!r}")
+        inputs[name] = value

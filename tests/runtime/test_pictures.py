@@ -1,12 +1,14 @@
 """Every runtime drives a backbone that knows neither tokens nor BERT's inputs."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import nn
 
 from eefast.backbones import Backbone, Context
-from eefast.ops import HeadWeights
-from eefast.policies import Confidence
+from eefast.ops import Gain, HeadWeights, Keep, ScorerKind
+from eefast.policies import Columns, Confidence, Policy, Voting
 from eefast.runtime.direct import DirectRuntime
 from eefast.runtime.graph import GraphRuntime
 from eefast.runtime.plan import Plan
@@ -65,9 +67,13 @@ def backbone():
 
 @pytest.fixture(scope="module")
 def plan():
+    return plan_of(POLICY)
+
+
+def plan_of(policy):
     torch.manual_seed(1)
     heads = [HeadWeights(None, None, 3 * torch.randn(CLASSES, WIDTH), None) for _ in range(DEPTH)]
-    return Plan.make(POLICY, range(1, DEPTH + 1), heads, CLASSES, torch.device("cpu"))
+    return Plan.make(policy, range(1, DEPTH + 1), heads, CLASSES, torch.device("cpu"))
 
 
 def pictures(samples):
@@ -109,6 +115,63 @@ def test_it_answers_as_a_loop_by_hand(backbone, plan, name):
         assert torch.equal(state.exit_layer, layers)
         torch.testing.assert_close(state.logits, answers)
     runtime.close()
+
+
+class LastPatch(Pictures):
+    """An exit reads the last patch, found by its offset into all patches of the batch."""
+
+    def readout(self, index, hidden, context):
+        rows, patches, _ = hidden.shape
+        return hidden.flatten(0, 1), torch.arange(1, rows + 1) * patches - 1
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+@torch.inference_mode()
+def test_vectors_are_read_by_their_offsets(backbone, plan, name):
+    runtime = RUNTIMES[name](LastPatch(backbone.model, backbone.widths), CLASSES, "auto")
+
+    class ByHand(Pictures):
+        def readout(self, index, hidden, context):
+            return hidden[:, -1].contiguous(), None
+
+    by_view = SyncRuntime(ByHand(backbone.model, backbone.widths), CLASSES, "reference")
+    inputs = pictures(24)
+    state, wanted = runtime.run(plan, inputs), by_view.run(plan, inputs)
+    assert len(set(wanted.exit_layer.tolist())) > 1
+    assert torch.equal(state.exit_layer, wanted.exit_layer)
+    torch.testing.assert_close(state.logits, wanted.logits)
+
+
+@dataclass(frozen=True)
+class Learned(Policy):
+    """A network over what the exits so far have said, and its earlier scores."""
+
+    name = "test-learned"
+    keep, gain, scorer = Keep.NEVER, Gain.SCORE, ScorerKind.NETWORK
+
+    def columns(self, num_exits):
+        return Columns(thresholds=0.46)
+
+    def scorer_weights(self, exit):
+        return torch.randn(3, CLASSES + 4 + exit, generator=torch.Generator().manual_seed(exit))
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("policy", [Voting(2), Learned()], ids=repr)
+@torch.inference_mode()
+def test_votes_and_learned_scores_are_kept_through_a_call(backbone, policy, name):
+    runtime, plan = RUNTIMES[name](backbone, CLASSES, "auto"), plan_of(policy)
+    reference = SyncRuntime(backbone, CLASSES, "reference")
+    met = set()
+    for samples in (24, 1, 5, 24):
+        inputs = pictures(samples)
+        state, wanted = runtime.run(plan, inputs), reference.run(plan, inputs)
+        met |= set(wanted.exit_layer.tolist())
+        assert torch.equal(state.exit_layer, wanted.exit_layer)
+        assert torch.equal(state.prediction, wanted.prediction)
+        torch.testing.assert_close(state.logits, wanted.logits)
+        torch.testing.assert_close(state.score, wanted.score)
+    assert len(met) > 1
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
