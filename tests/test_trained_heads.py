@@ -6,7 +6,15 @@ import transformers as t
 
 from eefast import attach_exits
 from eefast.backbones.generic.signature import random_inputs
-from tests.backbones.test_generic import FAMILIES
+from tests.backbones.test_generic import FAMILIES as WALKED
+
+
+FAMILIES = {
+    **WALKED,
+    "Beit": WALKED["ViT"],
+    "CLIP": {"vision_config": WALKED["ViT"], "text_config": WALKED["Bert"]},
+    "ConvNext": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "image_size": 32},
+}
 
 
 def task(name, kind="SequenceClassification"):
@@ -28,6 +36,9 @@ def task(name, kind="SequenceClassification"):
         ("ViT", "ImageClassification", "linear"),
         ("ResNet", "ImageClassification", "linear"),
         ("Swin", "ImageClassification", "linear"),
+        ("Beit", "ImageClassification", "linear"),
+        ("CLIP", "ImageClassification", "linear"),
+        ("ConvNext", "ImageClassification", "linear"),
     ],
 )
 def test_the_last_exit_answers_as_the_task_model(name, kind, head):
