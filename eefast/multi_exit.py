@@ -33,7 +33,7 @@ from eefast.forward import over_inputs
 from eefast.heads import ExitHeads, HeadKind
 from eefast.labels import check_labels
 from eefast.policies import Policy, policy_from_dict
-from eefast.trained_heads import check_task, trained_head
+from eefast.trained_heads import check_model, trained_head
 from eefast.training import objective
 
 
@@ -285,7 +285,7 @@ def attach_exits(
     unknown = sorted(options.keys() - _OPTIONS)
     if unknown:
         raise TypeError(f"attach_exits got unknown options {unknown}; there are {sorted(_OPTIONS)}")
-    check_task(model)
+    check_model(model)
     if "id2label" in options:
         options.setdefault("label2id", {name: i for i, name in options["id2label"].items()})
     if options.get("num_labels", 1) < 1:
@@ -329,7 +329,8 @@ def attach_exits(
 
 def _without_pooler(backbone: PreTrainedModel, norm: str) -> PreTrainedModel:
     # Exits bring their own poolers. The caller's model keeps its one: a copy of the outermost
-    # module, which shares all weights, goes without. (A mean over pixels may stay, and a final norm.)
+    # module, which shares all weights, goes without. (A mean over pixels may stay, and a
+    # final norm.)
     pooler = getattr(backbone, "pooler", None)
     if pooler is None or not list(pooler.parameters()) or norm.startswith("pooler."):
         return backbone

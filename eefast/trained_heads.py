@@ -32,8 +32,12 @@ class TrainedHead(NamedTuple):
         return logits
 
 
-def check_task(model: PreTrainedModel) -> None:
-    """Raises ValueError for a task that is not the choice of one class or a number."""
+def check_model(model: PreTrainedModel) -> None:
+    """Raises ValueError for what cannot have exits, whatever its family.
+
+    That is a task that is not the choice of one class or a number, and layers that round a sample
+    by what is beside it in the batch.
+    """
     name = type(model).__name__
     if getattr(model.config, "problem_type", None) == "multi_label_classification":
         raise ValueError("model: got a multi-label classifier; exits choose one class")
@@ -44,6 +48,13 @@ def check_task(model: PreTrainedModel) -> None:
             "and audio classification and for regression. For new heads pass its base model, "
             "model.base_model"
         )
+    for path, module in model.named_modules():
+        if type(module).__module__.startswith("torch.ao.nn.quantized.dynamic"):
+            raise ValueError(
+                f"model: {path} is a dynamically quantised {type(module).__name__}, whose scale "
+                "depends on the whole batch, so that a sample that exits would change the others. "
+                "Pass the model as it was before quantize_dynamic"
+            )
 
 
 def trained_head(
@@ -85,7 +96,7 @@ def _vectors(backbone: Backbone, inputs: Inputs, hidden: Tensor) -> Tensor | Non
     _, context = backbone.start(inputs)  # a context holds what its own readout needs
     try:
         return gathered(*backbone.readout(backbone.depth, hidden, context))
-    except (RuntimeError, IndexError, TypeError, AttributeError):
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError):
         return None  # a readout for hidden states of another shape
 
 

@@ -101,3 +101,11 @@ def test_modes_and_random_numbers_stay():
     torch.manual_seed(1)
     attach_exits(model, head="pooler")
     assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scales_of_a_whole_batch_are_refused_by_name():
+    model = task("Bert").base_model
+    quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear})
+    with pytest.raises(ValueError, match=r"dynamically quantised Linear.*quantize_dynamic"):
+        attach_exits(quantised)
