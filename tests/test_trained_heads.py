@@ -8,7 +8,6 @@ from eefast import attach_exits
 from eefast.backbones.generic.signature import random_inputs
 from tests.backbones.test_generic import FAMILIES as WALKED
 
-
 FAMILIES = {
     **WALKED,
     "Beit": WALKED["ViT"],
