@@ -35,7 +35,7 @@ from eefast.heads import ExitHeads, HeadKind
 from eefast.labels import check_labels
 from eefast.policies import Policy, policy_from_dict
 from eefast.policies.files import POLICY_TENSORS, load_policy_tensors, save_policy_tensors
-from eefast.trained_heads import check_task, trained_head
+from eefast.trained_heads import check_model, trained_head
 from eefast.training import needs_scores, objective
 
 
@@ -138,7 +138,7 @@ class MultiExitModel(PreTrainedModel):
                 module._is_hf_initialized = True  # type: ignore[assignment]
         if config.anatomy is None and not has_adapter(backbone):
             config.anatomy = study(backbone).to_dict()
-        self.backbone = _without_pooler(backbone)
+        self.backbone = _without_pooler(backbone, (config.anatomy or {}).get("norm", ""))
         config.backbone_config = self.backbone.config  # one object: what changes it is saved
         anatomy = None if config.anatomy is None else Anatomy.from_dict(config.anatomy)
         self.layers = backbone_for(self.backbone, anatomy)
@@ -330,7 +330,7 @@ def attach_exits(
     unknown = sorted(options.keys() - _OPTIONS)
     if unknown:
         raise TypeError(f"attach_exits got unknown options {unknown}; there are {sorted(_OPTIONS)}")
-    check_task(model)
+    check_model(model)
     if "id2label" in options:
         options.setdefault("label2id", {name: i for i, name in options["id2label"].items()})
     if options.get("num_labels", 1) < 1:
@@ -341,54 +341,43 @@ def attach_exits(
     layers = None if isinstance(exits, str) else exits
     if layers is None and exits != "all":
         raise ValueError(f"exits must be 'all' or a list of layers, got {exits!r}")
+    anatomy = None if has_adapter(backbone) else study(backbone)
+    found, anatomy = trained_head(model, backbone, anatomy, head)
     config = MultiExitConfig(
         backbone_config=copy.deepcopy(backbone.config),
         exits=layers,
         head=head,
         share_pooler=share_pooler,
         pad_token_id=getattr(backbone.config, "pad_token_id", None),
+        anatomy=None if anatomy is None else anatomy.to_dict(),
         **options,
     )
+    fits = found is not None and config.num_labels == model.config.num_labels
+    if not fits and init != "fresh":
+        what = (
+            f"model: {type(model).__name__} has no {head!r} head for {config.num_labels} classes "
+            "with which the last exit would answer as it does"
+        )
+        if init is not None:
+            raise ValueError(f"{what}; init={init!r} needs one (another `head`, or init='fresh')")
+        if model is not backbone and config.num_labels == model.config.num_labels:
+            warnings.warn(f"{what}: all exits start anew", stacklevel=2)
     attached = MultiExitModel(config, backbone)
     attached.heads.to(backbone.device, backbone.dtype)
     attached.train(model.training)
-    if init != "fresh":
-        _start_from_trained_head(attached, model, backbone, init)
-    return attached
-
-
-def _start_from_trained_head(
-    attached: MultiExitModel, model: PreTrainedModel, backbone: PreTrainedModel, init: str | None
-) -> None:
-    found = None
-    if attached.num_classes == model.config.num_labels:
-        anatomy = attached.config.anatomy
-        found = trained_head(
-            model,
-            backbone,
-            None if anatomy is None else Anatomy.from_dict(anatomy),
-            attached.config.head,
-        )
-    if found is not None:
+    if found is not None and fits and init != "fresh":
         exits = range(1, attached.num_exits + 1) if init == "copy" else [attached.num_exits]
         for exit in exits:
             attached.heads.start_from(exit, found.pooler, found.classifier)
-        return
-    what = (
-        f"model: {type(model).__name__} has no {attached.config.head!r} head for "
-        f"{attached.num_classes} classes with which the last exit would answer as it does"
-    )
-    if init is not None:
-        raise ValueError(f"{what}; init={init!r} needs one (another `head`, or init='fresh')")
-    if model is not backbone and attached.num_classes == model.config.num_labels:
-        warnings.warn(f"{what}: all exits start anew", stacklevel=3)
+    return attached
 
 
-def _without_pooler(backbone: PreTrainedModel) -> PreTrainedModel:
+def _without_pooler(backbone: PreTrainedModel, norm: str) -> PreTrainedModel:
     # Exits bring their own poolers. The caller's model keeps its one: a copy of the outermost
-    # module, which shares all weights, goes without. (A mean over pixels may stay.)
+    # module, which shares all weights, goes without. (A mean over pixels may stay, and a
+    # final norm.)
     pooler = getattr(backbone, "pooler", None)
-    if pooler is None or not any(True for _ in pooler.parameters()):
+    if pooler is None or not list(pooler.parameters()) or norm.startswith("pooler."):
         return backbone
     bare = copy.copy(backbone)
     bare._modules = dict(backbone._modules)

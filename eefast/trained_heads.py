@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from eefast.backbones import Anatomy, backbone_for, gathered
+from eefast.backbones import Anatomy, Backbone, Inputs, backbone_for, gathered
+from eefast.backbones.generic.reading import readouts
 from eefast.backbones.generic.signature import random_inputs
 from eefast.backbones.generic.twin import apart
 from eefast.heads import HeadKind
@@ -31,8 +32,12 @@ class TrainedHead(NamedTuple):
         return logits
 
 
-def check_task(model: PreTrainedModel) -> None:
-    """Raises ValueError for a task that is not the choice of one class or number."""
+def check_model(model: PreTrainedModel) -> None:
+    """Raises ValueError for what cannot have exits, whatever its family.
+
+    That is a task that is not the choice of one class or a number, and layers that round a sample
+    by what is beside it in the batch.
+    """
     name = type(model).__name__
     if getattr(model.config, "problem_type", None) == "multi_label_classification":
         raise ValueError("model: got a multi-label classifier; exits choose one class")
@@ -43,34 +48,56 @@ def check_task(model: PreTrainedModel) -> None:
             "and audio classification and for regression. For new heads pass its base model, "
             "model.base_model"
         )
+    for path, module in model.named_modules():
+        if type(module).__module__.startswith("torch.ao.nn.quantized.dynamic"):
+            raise ValueError(
+                f"model: {path} is a dynamically quantised {type(module).__name__}, whose scale "
+                "depends on the whole batch, so that a sample that exits would change the others. "
+                "Pass the model as it was before quantize_dynamic"
+            )
 
 
 def trained_head(
     model: PreTrainedModel, base: PreTrainedModel, anatomy: Anatomy | None, kind: HeadKind
-) -> TrainedHead | None:
-    """The head of `kind` with which the last layer answers as `model`; None: there is none.
+) -> tuple[TrainedHead | None, Anatomy | None]:
+    """The head of `kind` with which the last layer answers as `model`, and how it is read.
 
     Found by trying: of the linear layers outside the base model's layers, those of fitting shapes
-    with which a random batch gets the logits that the task model gives.
+    with which a random batch gets the logits that the task model gives. `anatomy` (None: the family
+    has an adapter) comes back with the readout of the task's own head. (None, `anatomy`): there is
+    no such head.
     """
     if model is base:
-        return None
+        return None, anatomy
     mirror = apart(model).eval()
     inside = next(m for n, m in mirror.named_modules() if model.get_submodule(n) is base)
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices):
         inputs = random_inputs(inside, 3)
+        logits = getattr(mirror(**inputs), "logits", None)
+        if logits is None or logits.dim() != 2:
+            return None, anatomy
         backbone = backbone_for(inside, anatomy)
         hidden, context = backbone.start(inputs)
         for layer in range(1, backbone.depth + 1):
             hidden = backbone.layer(layer, hidden, context)
-        vectors = gathered(*backbone.readout(backbone.depth, hidden, context))
-        logits = mirror(**inputs).logits
         tolerance = torch.finfo(logits.dtype).eps ** 0.5 * float(logits.abs().max())
-        for head in _candidates(model, base, kind, vectors.shape[-1], logits.shape[-1]):
-            if bool((head(vectors) - logits).abs().max() <= tolerance):
-                return head
-    return None
+        for tried in [None] if anatomy is None else readouts(inside, anatomy):
+            vectors = _vectors(backbone_for(inside, tried), inputs, hidden)
+            if vectors is None:
+                continue
+            for head in _candidates(model, base, kind, vectors.shape[-1], logits.shape[-1]):
+                if bool((head(vectors) - logits).abs().max() <= tolerance):
+                    return head, tried
+    return None, anatomy
+
+
+def _vectors(backbone: Backbone, inputs: Inputs, hidden: Tensor) -> Tensor | None:
+    _, context = backbone.start(inputs)  # a context holds what its own readout needs
+    try:
+        return gathered(*backbone.readout(backbone.depth, hidden, context))
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError):
+        return None  # a readout for hidden states of another shape
 
 
 def _candidates(

@@ -43,7 +43,7 @@ def test_attach_takes_the_backbone_of_a_task_model_and_its_class_names():
             label2id={"no": 0, "yes": 1, "maybe": 2},
         )
     )  # fmt: skip
-    model = attach_exits(task)
+    model = attach_exits(task, init="fresh")
     assert model.config.id2label == {0: "no", 1: "yes", 2: "maybe"}
     assert model.config.num_labels == 3
     assert model.backbone.embeddings is task.bert.embeddings  # weights are shared,

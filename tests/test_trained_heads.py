@@ -6,7 +6,14 @@ import transformers as t
 
 from eefast import attach_exits
 from eefast.backbones.generic.signature import random_inputs
-from tests.backbones.test_generic import FAMILIES
+from tests.backbones.test_generic import FAMILIES as WALKED
+
+FAMILIES = {
+    **WALKED,
+    "Beit": WALKED["ViT"],
+    "CLIP": {"vision_config": WALKED["ViT"], "text_config": WALKED["Bert"]},
+    "ConvNext": {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1], "image_size": 32},
+}
 
 
 def task(name, kind="SequenceClassification"):
@@ -28,6 +35,9 @@ def task(name, kind="SequenceClassification"):
         ("ViT", "ImageClassification", "linear"),
         ("ResNet", "ImageClassification", "linear"),
         ("Swin", "ImageClassification", "linear"),
+        ("Beit", "ImageClassification", "linear"),
+        ("CLIP", "ImageClassification", "linear"),
+        ("ConvNext", "ImageClassification", "linear"),
     ],
 )
 def test_the_last_exit_answers_as_the_task_model(name, kind, head):
@@ -90,3 +100,11 @@ def test_modes_and_random_numbers_stay():
     torch.manual_seed(1)
     attach_exits(model, head="pooler")
     assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scales_of_a_whole_batch_are_refused_by_name():
+    model = task("Bert").base_model
+    quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear})
+    with pytest.raises(ValueError, match=r"dynamically quantised Linear.*quantize_dynamic"):
+        attach_exits(quantised)

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--again", nargs="*", default=[], help="families to check once more")
     arguments = parser.parse_args()
     results = _kept(arguments.results)
-    families = [name for _, mapping in TASKS.values() for name in mapping]
+    families = [name for mapping in TASKS.values() for name in mapping]
     waiting = [n for n in dict.fromkeys(families) if n not in results or n in arguments.again]
     while waiting:
         some, waiting = waiting[:_AT_ONCE], waiting[_AT_ONCE:]
@@ -77,7 +77,7 @@ def page(results: dict[str, dict[str, Any]]) -> str:
         "answers equal to the full model's and exits to `simulate`'s.\n\n"
         f"transformers {transformers.__version__}, torch {torch.__version__}, on the CPU.\n"
     ]
-    for task, (_, mapping) in TASKS.items():
+    for task, mapping in TASKS.items():
         rows = [results[name] for name in mapping if name in results]
         good = [row for row in rows if not row["outcome"]]
         parts.append(f"## {task}: {len(good)} of {len(rows)}\n")

@@ -6,13 +6,8 @@ import inspect
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForAudioClassification,
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+import transformers
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto as auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -33,6 +28,8 @@ _SMALL: dict[str, Any] = {
     "shared_expert_intermediate_size": 16,
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), 4),
     "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
     **dict.fromkeys(("vocab_size", "n_words"), 160),
     "max_position_embeddings": 64,
     "n_positions": 64,
@@ -89,12 +86,14 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
     "lilt": {"hidden_size": 48},
     "levit": {"hidden_sizes": [16, 32, 48], "depths": [1, 1, 1], "num_attention_heads": [2, 2, 2],
-              "key_dim": [8, 8, 8], "image_size": 64, "patch_size": 16},
+              "key_dim": [8, 8, 8], "image_size": 64, "patch_size": 16, "hidden_dim": 48},
     "mobilevitv2": {"image_size": 64, "patch_size": 2},
     "mobilevit": {"image_size": 64, "patch_size": 2},
     "xmod": {"default_language": "en_XX"},
     "zamba2": {"layers_block_type": ["mamba", "mamba", "hybrid", "mamba"], "num_hidden_layers": 4},
+    "cohere_compass_text": {"layer_types": ["full_attention", "sliding_attention"] * 2},
     "funnel": {"block_sizes": [2, 2], "num_hidden_layers": None},
+    "efficientnet": {"hidden_dim": 2560},
     "xlnet": {"d_head": 8},
     "mistral4": {"head_dim": 16, "rope_parameters": None},
     "layoutlmv3": {
@@ -108,26 +107,21 @@ _FAMILIES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-TASKS: dict[str, tuple[Any, Any]] = {
-    "Text": (
-        AutoModelForSequenceClassification, auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    ),
-    "Images": (
-        AutoModelForImageClassification, auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
-    ),
-    "Audio": (
-        AutoModelForAudioClassification, auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES
-    ),
-}  # fmt: skip
+TASKS: dict[str, Any] = {
+    "Text": auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    "Images": auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    "Audio": auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
+}
 
 
 def tiny(model_type: str) -> PreTrainedModel:
     """A classifier of the family, with four layers or so, in evaluation mode."""
     config = small_config(CONFIG_MAPPING[model_type], _FAMILIES.get(model_type, {}))
     config.num_labels = 3
-    maker = next(maker for maker, mapping in TASKS.values() if model_type in mapping)
+    name = next(mapping[model_type] for mapping in TASKS.values() if model_type in mapping)
+    model_class = getattr(transformers, name if isinstance(name, str) else name[0])
     torch.manual_seed(0)
-    model: PreTrainedModel = maker.from_config(config).eval()
+    model: PreTrainedModel = model_class._from_config(config).eval()
     with torch.no_grad():  # zero biases and unit norms hide mistakes
         for parameter in model.parameters():
             if parameter.dim() == 1:
@@ -151,4 +145,5 @@ def small_config(config_class: Any, own: dict[str, Any]) -> PretrainedConfig:
         made = getattr(default, name, None)
         if made is not None and sub is not None:
             settings[name] = small_config(type(made), {}).to_dict()
-    return config_class(**{**settings, **own})  # type: ignore[no-any-return]
+    settings = {name: value for name, value in {**settings, **own}.items() if value is not None}
+    return config_class(**settings)  # type: ignore[no-any-return]

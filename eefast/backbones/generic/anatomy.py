@@ -21,7 +21,9 @@ class Anatomy:
         outputs: of each layer, how many values it returns; 0: a tensor, not a tuple.
         widths, costs: as a `Backbone`'s.
         norm: the path of the final norm that an exit's vectors pass, or "".
-        pooling: what an exit reads: "first" or "last" (token that is not padding), or "mean".
+        norm_after: the norm is for the pooled vector, not for each token.
+        pooling: what an exit reads: "first" or "last" (token that is not padding), "mean", or
+            "patches" (the mean without the first token).
         padded: tokens that the mask hides change nothing, wherever they stand on the right.
     """
 
@@ -30,6 +32,7 @@ class Anatomy:
     widths: tuple[int, ...]
     costs: tuple[float, ...]
     norm: str = ""
+    norm_after: bool = False
     pooling: str = "first"
     padded: bool = False
 

@@ -104,11 +104,14 @@ class GenericBackbone(Backbone):
         if hidden.shape[0] == 0:
             return self._nothing(index), None
         norm = None if self._norm is None else self._norm[0][self._norm[1]]
-        if norm is not None and hidden.shape[-1] != self.widths[-1]:
+        if self.widths[index - 1] != self.widths[-1]:
             norm = None  # it belongs to another width
-        if self.anatomy.pooling == "mean":
-            return self._mean(hidden if norm is None else norm(hidden), context), None
-        if self.anatomy.pooling == "first":
+        pooling, after = self.anatomy.pooling, self.anatomy.norm_after
+        if pooling in ("mean", "patches"):
+            hidden = hidden if norm is None or after else norm(hidden)
+            vectors = self._mean(hidden, context)
+            return (norm(vectors) if norm is not None and after else vectors), None
+        if pooling == "first":
             return (hidden, None) if norm is None else (norm(hidden[:, 0]), None)
         tokens = hidden.flatten(0, 1)
         offsets = torch.arange(0, len(tokens), hidden.shape[1], device=hidden.device) + context.last
@@ -118,6 +121,8 @@ class GenericBackbone(Backbone):
     def _mean(self, hidden: Tensor, context: GenericContext) -> Tensor:
         if hidden.dim() == 4:  # (B, C, H, W)
             return hidden.mean((2, 3))
+        if self.anatomy.pooling == "patches":
+            return hidden[:, 1:].mean(1)
         if context.shown is None or context.shown.shape != hidden.shape[:2]:
             return hidden.mean(1)
         shown = context.shown[..., None]

@@ -39,6 +39,16 @@ def readout_of(model: Any, anatomy: Anatomy, last: Tensor, output: Any, causal: 
     return dataclasses.replace(anatomy, norm=norm, pooling=_pooling(model, last, causal))
 
 
+def readouts(model: Any, anatomy: Anatomy) -> Iterator[Anatomy]:
+    """Other readouts that a family's own classifier may have, likeliest first."""
+    norms = list(dict.fromkeys((anatomy.norm, "", *_norms(model, anatomy))))
+    for pooling in dict.fromkeys((anatomy.pooling, "first", "mean", "patches", "last")):
+        for norm in norms:
+            yield dataclasses.replace(anatomy, pooling=pooling, norm=norm)
+            if norm and pooling in ("mean", "patches"):
+                yield dataclasses.replace(anatomy, pooling=pooling, norm=norm, norm_after=True)
+
+
 def _pooling(model: Any, last: Tensor, causal: bool) -> str:
     config = model.config
     if model.main_input_name == "input_ids":
