@@ -18,7 +18,7 @@ except ImportError as error:
 
 
 def has_compiler() -> bool:
-    """Whether there is a C++ compiler. One that was asked for by name has to be there."""
+    """Whether there is a C++ compiler. One that was asked for by name must exist."""
     compiler = shlex.split(os.environ.get("CXX", "c++"))[0]
     if shutil.which(compiler):
         return True
@@ -35,7 +35,7 @@ def has_compiler() -> bool:
 HOST_FLAGS = [
     "-g0",
     "-fvisibility=hidden",
-    # Else messages would tell where the extension was built, and where torch was.
+    # Otherwise messages would show the paths at which the extension and torch were built.
     f"-ffile-prefix-map={cpp_extension.include_paths()[0]}/=",
     f"-ffile-prefix-map={os.getcwd()}/=",
 ]
@@ -55,7 +55,7 @@ def cuda_half() -> dict[str, list[str]]:
         "sources": sources + glob("csrc/cuda/*.cpp"),
         "include_dirs": [os.path.join(home, "include")],
         "library_dirs": [os.path.join(home, "lib64")],
-        # CUDA's runtime comes along, for the extension to load where it is not installed.
+        # CUDA's runtime is linked in, so that the extension loads where it is not installed.
         "libraries": ["cudart_static", "dl", "pthread", "rt"],
         "extra_link_args": [
             "-Wl,--exclude-libs,ALL",

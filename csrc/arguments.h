@@ -22,7 +22,7 @@ namespace eefast {
 
 using torch::stable::detail::to;
 
-// Rather than STD_TORCH_CHECK, whose message begins with the path of this file where it was built.
+// Not STD_TORCH_CHECK: its message begins with the path that this file had when it was built.
 template <class... Parts>
 [[noreturn]] void fail(const Parts&... parts) {
   std::ostringstream message;
@@ -36,7 +36,7 @@ struct DeleteTensor {
 };
 using OwnedTensor = std::unique_ptr<AtenTensorOpaque, DeleteTensor>;
 
-// A tensor of the call, or none, and what is asked of it.
+// A tensor of the call, or none, and the checks of it.
 //
 // torch::stable::Tensor would do, for 0.3 us more per call: it allocates a shared owner for each.
 // All tensors are dense: the dispatcher would have gone elsewhere for any other.
@@ -135,8 +135,8 @@ inline int64_t expect_in(const char* name, int64_t value, int64_t least, int64_t
   return value;
 }
 
-// The tensors of one call, in the order of the op's schema. Each finds its owner before anything
-// can throw.
+// The tensors of one call, in the order of the op's schema. Each is owned before anything can
+// throw.
 struct Tensors {
   explicit Tensors(const StableIValue* stack)
       : hidden(Argument::required("hidden", stack[0])),
@@ -163,7 +163,7 @@ struct Tensors {
   const Argument score, prediction, exit_layer, logits, running, votes, memory, control;
 };
 
-// What a call that has passed the checks says besides its tensors.
+// What is known of a call besides its tensors, once it has passed the checks.
 struct Call {
   int64_t rows, tokens, width, samples, exits;
   int64_t classes;  // without the row of a scorer
@@ -292,7 +292,7 @@ inline Call checked(
   } else if (call.rows != call.samples) {
     fail(
         "hidden has ", call.rows, " rows for ", call.samples,
-        " samples: rows must tell whose they are");
+        " samples: rows must say to which sample each belongs");
   }
 
   on.weight.expect<2>(dtype, {call.outputs(), call.width});

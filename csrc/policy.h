@@ -42,8 +42,8 @@ inline constexpr int64_t kScorerKinds = 3;
 struct Policy {
   Keep keep;
   Gain gain;
-  bool strict;     // leave at S > threshold rather than at S >= threshold
-  bool last_exit;  // where every sample leaves
+  bool strict;     // exit at S > threshold rather than at S >= threshold
+  bool last_exit;  // where every sample exits
   float weight;
   float threshold;
   float tau;
@@ -54,8 +54,8 @@ struct Policy {
 // All that the signals need to know of the logits z. With a NaN among them, or an infinite maximum,
 // rest is NaN.
 //
-// The argmax's own term, which is 1 and 0, is left out of the sums: added to it, the small terms of
-// a dominated softmax would lose their digits, and the entropy with them.
+// The sums omit the argmax's own term, which is 1 and 0: added to it, the small terms of a softmax
+// that one logit dominates would lose their digits, and so would the entropy.
 struct Reductions {
   int32_t argmax;       // lowest index of the maximum, or of the first NaN
   float rest;           // sum of exp(z - max z) over all classes but argmax
@@ -81,7 +81,7 @@ EEFAST_HOST_DEVICE inline Signals signals(
   const float sum = 1.0f + logits.rest;
   // ln sum - weighted_rest / sum. Neither term is negative, so that nothing cancels.
   float entropy = (log1pf(logits.rest) - logits.weighted_rest / sum) / largest_entropy;
-  // Rounding may step over it. Written so that NaN passes through.
+  // Rounding may exceed it. Written so that NaN passes through.
   if (entropy > 1.0f) entropy = 1.0f;
   return {logits.argmax, 1.0f / sum, entropy, logits.argmax == previous_prediction, 0.0f, 0.0f};
 }
@@ -168,8 +168,8 @@ EEFAST_HOST_DEVICE inline float next_score(
   return kept(policy, now, previous_score) + gained(policy, now);
 }
 
-// Whether the sample leaves here. No comparison with NaN holds.
-EEFAST_HOST_DEVICE inline bool leaves(const Policy& policy, float score) {
+// Whether the sample exits here. No comparison with NaN holds.
+EEFAST_HOST_DEVICE inline bool exits(const Policy& policy, float score) {
   return policy.last_exit || (policy.strict ? score > policy.threshold : score >= policy.threshold);
 }
 

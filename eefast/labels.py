@@ -10,7 +10,7 @@ from torch import Tensor
 def check_labels(labels: Tensor, classes: int) -> None:
     """Raise ValueError unless all labels are class numbers, integers in [0, classes).
 
-    On other devices than the CPU only their type is looked at: reading them would wait.
+    On other devices than the CPU only their type is checked: reading them would wait.
     """
     if labels.is_floating_point() or labels.dtype is torch.bool:
         raise ValueError(f"labels must be integers in [0, {classes}), got {labels.dtype}")

@@ -116,7 +116,7 @@ class MultiExitModel(PreTrainedModel):
     Made by `attach_exits` or `from_pretrained`; made fast by `eefast.compile`. With `labels`
     (int64 [B] in [0, C), or floats if C = 1) the output carries the loss of `config.objective`,
     so that `transformers.Trainer` trains it as it is. (Trainer's label smoothing and its
-    `compute_loss_func` put a loss of the last exit in the place of the objective: leave them off.)
+    `compute_loss_func` replace the objective by a loss of the last exit: do not use them.)
     """
 
     config_class = MultiExitConfig
@@ -133,7 +133,7 @@ class MultiExitModel(PreTrainedModel):
         if backbone is None:
             backbone = AutoModel.from_config(config.backbone_config)
         else:
-            # post_init below would draw new weights for modules without this mark.
+            # post_init below would initialise modules without this mark again.
             for module in backbone.modules():
                 module._is_hf_initialized = True  # type: ignore[assignment]
         if config.anatomy is None and not has_adapter(backbone):
@@ -167,7 +167,7 @@ class MultiExitModel(PreTrainedModel):
         return int(self.config.num_labels or 0)
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
-        """As for any transformers model; the backbone does it, and its config notes it."""
+        """As for any transformers model: the backbone is resized, and its config says so."""
         return self.backbone.resize_token_embeddings(*args, **kwargs)
 
     def set_policy(self, policy: Policy) -> None:
@@ -251,7 +251,7 @@ class MultiExitModel(PreTrainedModel):
         """
         path = pretrained_model_name_or_path
         if kwargs.get("weights_only") is False:
-            raise ValueError("weights_only=False would run code from the checkpoint; leave it out")
+            raise ValueError("weights_only=False would run code from the checkpoint; remove it")
         if kwargs.get("config") is None:
             where = {k: v for k, v in kwargs.items() if k in _WHERE}
             found = PretrainedConfig.get_config_dict(path, **where)[0].get("model_type")
@@ -373,9 +373,9 @@ def attach_exits(
 
 
 def _without_pooler(backbone: PreTrainedModel, norm: str) -> PreTrainedModel:
-    # Exits bring their own poolers. The caller's model keeps its one: a copy of the outermost
-    # module, which shares all weights, goes without. (A mean over pixels may stay, and a
-    # final norm.)
+    # Exits have their own poolers. The caller's model keeps its pooler: it is removed from a copy
+    # of the outermost module, which shares all weights. (A mean over pixels may stay, and a final
+    # norm.)
     pooler = getattr(backbone, "pooler", None)
     if pooler is None or not list(pooler.parameters()) or norm.startswith("pooler."):
         return backbone

@@ -104,7 +104,7 @@ def exit_step_kernel(
         )  # fmt: skip
 
     # Decide.
-    leaves = decide(
+    exits_here = decide(
         sample, predicted, confidence, entropy, most, q, previous_score, previous, table, exit,
         last_exit, layer, keep, gain, strict, score, prediction, exit_layer, running,
         ACCUMULATE, SCORER,
@@ -113,5 +113,5 @@ def exit_step_kernel(
         tl.store(votes + of_classes, gathered, mask=valid)
     if memory is not None:
         tl.store(memory + sample.to(tl.int64) * memories + exit - 1, q)
-    if leaves:
+    if exits_here:
         tl.store(logits + of_classes, z, mask=valid)

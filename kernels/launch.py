@@ -1,8 +1,8 @@
 """Which kernels run for a call of the op, and with which blocks.
 
 With EEFAST_AUTOTUNE=1 in the environment before the first import, the two kernels that multiply
-matrices try blocks at the first call of each shape instead of taking the ones written here. That
-call synchronises: make it before capturing a CUDA graph.
+matrices try blocks at the first call of each shape instead of using the ones written here. That
+call synchronises, so make it before capturing a CUDA graph.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _AUTOTUNED = os.environ.get("EEFAST_AUTOTUNE") == "1"
 
 if _AUTOTUNED:
-    # Both only write scratch and logits, the same whenever they run: trying them does no harm.
+    # Both only write scratch and logits, always the same: running them again does no harm.
     _configs = [
         triton.Config({"BLOCK_K": block_k}, num_warps=num_warps, num_stages=num_stages)
         for block_k in (32, 64, 128, 256)
@@ -69,7 +69,7 @@ def launch_exit_step(
     memory: Tensor | None,
     control: Tensor | None,
     *,
-    pdl: bool = False,  # until a GPU has shown what it gains
+    pdl: bool = False,  # until a GPU has measured its gain
 ) -> None:
     """The op `eefast::exit_step.triton`: one launch; with a pooler two; with more than
     `ONE_PROGRAM_OUTPUTS` rows of weights one more.
@@ -165,7 +165,7 @@ def merge_blocks(tiles: int) -> dict[str, int]:
 
 def _matrix(hidden: Tensor, weight: Tensor) -> dict[str, int]:
     """Blocks of the kernels that multiply matrices. Both operands are of one precision; what was
-    pooled is float32. (The interpreter's products of bfloat16 are wrong: there, float32 too.)"""
+    pooled is float32. (The interpreter multiplies bfloat16 wrongly, so it gets float32 too.)"""
     in_float32 = _INTERPRETED or hidden.dtype != weight.dtype
     if hidden.dtype != weight.dtype:
         block_k = _BLOCK_K_CONVERTED

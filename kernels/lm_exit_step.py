@@ -68,7 +68,7 @@ def tiles_kernel(
             mask=live[:, None] & (output == classes)[None, :],
         )
     if logits is not None:
-        # Of all running samples: who leaves is not known yet, and a later exit writes them again.
+        # Of all running samples: which of them exit is not known yet. A later exit overwrites them.
         tl.store(
             logits + sample.to(tl.int64)[:, None] * classes + output[None, :],
             z,
@@ -139,7 +139,7 @@ def merge_kernel(
     winner = tl.min(tl.where(maxima == maximum, tile, NO_INDEX), 0)
     winner = tl.where(has_nan, first_nan, winner)
 
-    # In the winner's tile the argmax itself is left out; in all others it counts.
+    # The sums omit the argmax itself in the winner's tile only.
     x = maxima - maximum
     scale = tl.exp(x)
     counted = rests + tl.where(tile == winner, 0.0, 1.0)

@@ -14,6 +14,6 @@ def wait_for_producers(PDL: tl.constexpr):
 
 @triton.jit
 def launch_dependents(PDL: tl.constexpr):
-    """From here on the next kernel may begin, as far as its own wait."""
+    """From here on the next kernel may begin; it stops at its own wait."""
     if PDL:
         gdc_launch_dependents()

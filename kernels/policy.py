@@ -33,7 +33,7 @@ NO_INDEX = tl.constexpr(2**31 - 1)
 
 @triton.jit
 def log1p(x):
-    """ln(1 + x) for x >= 0, without the digits that 1 + x loses."""
+    """ln(1 + x) for x >= 0, with the digits that 1 + x would lose."""
     u = 1.0 + x
     return tl.where(u == 1.0, x, tl.log(u) * (x / (u - 1.0)))
 
@@ -95,7 +95,7 @@ def decide(
     ACCUMULATE: tl.constexpr,
     SCORER: tl.constexpr,
 ):
-    """Takes one running sample through the recurrence; returns whether it leaves.
+    """Takes one running sample through the recurrence; returns whether it exits.
 
     Each warp has loaded for itself what only one of them stores: nothing that any program of this
     launch stores may be loaded after this has begun.
@@ -118,7 +118,7 @@ def decide(
     gained = tl.where(gain == GAIN_CONFIDENCE, weight * confidence, gained)
     gained = tl.where(gain == GAIN_NEGATIVE_ENTROPY, weight * -entropy, gained)
 
-    # A score that is not kept is dropped, not multiplied by 0: NaN must not outlive its exit.
+    # A score that is not kept is dropped, not multiplied by 0: a NaN must not survive its exit.
     before = tl.where(kept, previous_score, 0.0)
     if ACCUMULATE == ACCUMULATE_VOTES:
         gained = tl.where(gain == GAIN_VOTES, weight * most_votes, gained)
@@ -126,11 +126,11 @@ def decide(
         gained = tl.where(gain == GAIN_SCORE, weight * q, gained)
         before = tl.where(keep == KEEP_NOT_SCORE, (1.0 - q) * previous_score, before)
     now = before + gained
-    leaves = (now > threshold) | ((strict == 0) & (now == threshold)) | (exit == last_exit)
+    exits_here = (now > threshold) | ((strict == 0) & (now == threshold)) | (exit == last_exit)
 
     tl.store(score + sample, now)
     tl.store(prediction + sample, predicted)
-    tl.store(exit_layer + sample, layer, mask=leaves)
-    # Several programs may write it; all of them write the same.
-    tl.store(running + (exit - 1), True, mask=leaves == 0)
-    return leaves
+    tl.store(exit_layer + sample, layer, mask=exits_here)
+    # Several programs may write it, all with the same value.
+    tl.store(running + (exit - 1), True, mask=exits_here == 0)
+    return exits_here

@@ -1,8 +1,8 @@
 """The pooler, tanh(W h + b), into a scratch buffer: the first of two launches.
 
-One launch with a last program that finishes the work would save 1 to 2 us of launch. Its atomic
-counter and fence are what Triton says least about, and its races are what the interpreter cannot
-show; `impl="cuda"` does it so, where both can be tested.
+One launch whose last program finishes the work would save 1 to 2 us. But Triton documents its
+atomic counters and fences least, and its interpreter cannot show races. `impl="cuda"` does it that
+way, where both can be tested.
 """
 
 import triton
@@ -14,7 +14,7 @@ from .products import row_start, rows_of_block, rows_times_weights
 
 @triton.jit
 def tanh(x):
-    """Within a few units in the last place; libdevice's is not to be had everywhere."""
+    """Within a few units in the last place; libdevice's is not available everywhere."""
     e = tl.exp(-2.0 * tl.abs(x))
     far = (1.0 - e) / (1.0 + e)
     far = tl.where(x < 0.0, -far, far)

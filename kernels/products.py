@@ -76,10 +76,10 @@ def rows_times_weights(
 ):
     """starts @ weight[output].T + bias[output] in float32, [BLOCK_R, BLOCK_N].
 
-    Always a matrix product, for one row too: so a row's result does not depend on its batch. In 16
-    bits the tensor cores do it, and the weights' way through memory takes longer than idle lanes.
-    In float32 (asked for exactly, not as TF32) there are no tensor cores: 16 rows are 8 operations
-    for each byte of a weight, which an A100 computes barely as fast as it reads them.
+    Always a matrix product, also for one row, so that a row's result does not depend on its batch.
+    In 16 bits the tensor cores compute it, and reading the weights takes longer than the idle lanes
+    cost. Exact float32 (not TF32) has no tensor cores: 16 rows mean 8 operations per byte of
+    weights, which an A100 computes barely as fast as it reads them.
     """
     product = tl.zeros((starts.shape[0], output.shape[0]), tl.float32)
     weight_starts = weight + output.to(tl.int64) * width

@@ -47,7 +47,7 @@ def test_attach_takes_the_backbone_of_a_task_model_and_its_class_names():
     assert model.config.id2label == {0: "no", 1: "yes", 2: "maybe"}
     assert model.config.num_labels == 3
     assert model.backbone.embeddings is task.bert.embeddings  # weights are shared,
-    assert task.bert.pooler is not None  # and the caller's model is left as it was
+    assert task.bert.pooler is not None  # and the caller's model is unchanged
     assert model.backbone.pooler is None
     assert attach_exits(task, num_labels=5).config.num_labels == 5
 

@@ -23,14 +23,14 @@ class Variant(NamedTuple):
     width: int  # D
     classes: int  # C
     batch: int  # B, all of them running
-    regrouped: bool = False  # with rows and offsets
+    evicted: bool = False  # with rows and offsets
     accumulate: Accumulate = Accumulate.NONE
     scorer: ScorerKind = ScorerKind.NONE
 
     @property
     def name(self) -> str:
         """Unique among the variants."""
-        more = ", regrouped" if self.regrouped else ""
+        more = ", evicted" if self.evicted else ""
         if self.accumulate:
             more += f", {self.accumulate.name.lower().replace('_', '-')}"
         if self.scorer:
@@ -59,11 +59,11 @@ class Variant(NamedTuple):
 
         b, d, c = self.batch, self.width, self._outputs
         pooled, scores = self.head == "pooler", self.scorer is ScorerKind.NETWORK
-        index = torch.empty(b, dtype=torch.int64) if self.regrouped else None
+        index = torch.empty(b, dtype=torch.int64) if self.evicted else None
         step = Step(1, 1, Keep.AGREE, Gain.CONFIDENCE, False, self.accumulate, self.scorer)
         state = ExitState.start(b, self.classes, EXITS, votes=self._votes, memory=bool(self.scorer))
         return (
-            empty(b * TOKENS, d) if self.regrouped else empty(b, TOKENS, d), index,
+            empty(b * TOKENS, d) if self.evicted else empty(b, TOKENS, d), index,
             empty(d, d) if pooled else None, empty(d) if pooled else None, empty(c, d), empty(c),
             torch.empty(self._scorer_shape) if scores else None, torch.empty(EXITS, 3), index,
             step.pack(), *state,
@@ -97,15 +97,15 @@ def variants() -> list[Variant]:
     ]
     others = [
         Variant("pooler", f16, 768, 2, 32),
-        Variant("pooler", f16, 768, 2, 64, regrouped=True),
+        Variant("pooler", f16, 768, 2, 64, evicted=True),
         Variant("linear", f16, 4096, 128256, 8),
-        Variant("linear", f16, 8192, 262144, 1, regrouped=True),
+        Variant("linear", f16, 8192, 262144, 1, evicted=True),
         Variant("linear", f16, 767, 3, 7),  # nothing divides
         Variant("linear", f16, 767, 1001, 7),
         Variant("linear", torch.float32, 767, 1001, 7),
         Variant("pooler", f16, 1000, 30522, 2),
-        Variant("pooler", torch.float16, 1000, 30522, 64, regrouped=True),
-        Variant("pooler", torch.float32, 1000, 30522, 64, regrouped=True),
+        Variant("pooler", torch.float16, 1000, 30522, 64, evicted=True),
+        Variant("pooler", torch.float32, 1000, 30522, 64, evicted=True),
     ]
     votes, ensemble = Accumulate.VOTES, Accumulate.LOG_PROBABILITIES
     row, network = ScorerKind.ROW, ScorerKind.NETWORK

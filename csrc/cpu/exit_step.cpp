@@ -19,7 +19,7 @@ namespace {
 // the cache, few enough for their activations to stay there too.
 constexpr int64_t kBatch = 32;
 
-// Multiplications that are worth waking a thread for.
+// The multiplications from which on a thread is worth waking.
 constexpr int64_t kWorkPerThread = 1 << 18;
 
 // With that many rows for each thread, threads need not share the layers of a row.
@@ -84,7 +84,7 @@ class Exit {
 
   bool is_running(int64_t sample) const { return step_.exit_layer[sample] == 0; }
 
-  // Rows first..last, skipping those of samples that have left.
+  // Rows first..last, without those of exited samples.
   void rows(int64_t first, int64_t last) {
     int64_t batch[kBatch], size = 0;
     for (int64_t row = first; row < last; ++row) {
@@ -152,7 +152,7 @@ class Exit {
         kernels_.reduce(logits, step_.classes), step_.prediction[sample], largest_entropy_);
   }
 
-  // One sample at an exit of a policy that accumulates or has a scorer. Whether it leaves; `row`
+  // One sample at an exit of a policy that accumulates or has a scorer. Whether it exits; `row`
   // holds what the head gave, and then the logits that are written.
   bool meet(int64_t sample, float* row, float* of_scorer) const {
     const int64_t classes = step_.classes;
@@ -220,18 +220,18 @@ class Exit {
     return sigmoid(total);
   }
 
-  // Whether the sample leaves, with these logits.
+  // Whether the sample exits, with these logits.
   bool decide(int64_t sample, const Signals& now, const float* logits) const {
     const float score = next_score(step_.policy, now, step_.score[sample]);
-    const bool leaving = leaves(step_.policy, score);
+    const bool exiting = exits(step_.policy, score);
     step_.score[sample] = score;
     step_.prediction[sample] = now.prediction;
-    if (leaving) {
+    if (exiting) {
       step_.exit_layer[sample] = step_.layer;
       std::memcpy(
           step_.logits + sample * step_.classes, logits, step_.classes * sizeof(float));
     }
-    return leaving;
+    return exiting;
   }
 
   const ExitStep& step_;
@@ -241,7 +241,7 @@ class Exit {
   const int64_t features_;  // floats for the features of a network
   const float largest_entropy_;
   const bool plain_;  // neither accumulates nor has a scorer
-  bool share_layers_ = false;  // else each thread takes rows of its own
+  bool share_layers_ = false;  // else each thread takes its own rows
   std::atomic<bool> any_running_{false};
 };
 

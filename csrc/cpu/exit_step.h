@@ -28,7 +28,7 @@ struct ExitStep {
   Policy policy;
   int64_t exit;     // 1-based
   float total_tau;  // of the exits up to this one, where log-probabilities are accumulated
-  int32_t layer;  // what a sample that leaves gets as its exit layer
+  int32_t layer;  // written to exit_layer of a sample that exits
 
   // The running state, by sample.
   float* score;

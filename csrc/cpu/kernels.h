@@ -28,8 +28,7 @@ struct Linear {
   int64_t outputs;
 };
 
-// Activations are rows of padded(width) floats, in an order that is the instruction set's own
-// business. Each output of a layer is summed in one fixed order, whatever the other rows and
+// Activations are rows of padded(width) floats, in an order that the instruction set chooses. Each output of a layer is summed in one fixed order, whatever the other rows and
 // outputs of the call.
 struct Kernels {
   const char* name;
@@ -42,7 +41,7 @@ struct Kernels {
   void (*pooler)(
       const Linear& layer, const float* in, int64_t rows, int64_t first, int64_t last, float* out);
 
-  // layer(in), in the natural order. Outputs first..last of each row; what pads a row is left.
+  // layer(in), in the natural order. Outputs first..last of each row; its padding is not written.
   void (*logits)(
       const Linear& layer, const float* in, int64_t rows, int64_t first, int64_t last, float* out);
 

@@ -7,7 +7,7 @@
 //   EEFAST_ROWS              rows and outputs (a power of two) that a layer takes at a time:
 //   EEFAST_OUTPUTS           their sums fill, but do not overflow, the registers
 //
-// Everything here has internal linkage and calls nothing that has not: an inline function of the
+// Everything here has internal linkage and calls only functions that have it too: an inline function of the
 // standard library, compiled here, could be the copy that the linker keeps for code that runs on
 // every processor.
 
@@ -102,7 +102,7 @@ void block(const Linear& layer, const float* in, int64_t output, float* out, Ord
   }
   for (int64_t k = 0; k < whole; k += kS) accumulate(sums, in + k, in_stride, weight + k, inputs);
   if (whole < inputs) {
-    // What follows the last weights may not be ours to read, or may be a NaN.
+    // Memory after the last weights may belong to others, or hold a NaN.
     Weight rest[kOutputs][kS] = {};
     for (int o = 0; o < kOutputs; ++o) {
       __builtin_memcpy(rest[o], weight + o * inputs + whole, (inputs - whole) * sizeof(Weight));

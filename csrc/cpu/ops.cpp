@@ -13,7 +13,7 @@
 namespace eefast::cpu {
 namespace {
 
-// Boxed by hand, for the sake of Argument. All checks come before the first write.
+// Boxed by hand, because Argument needs it. All checks come before the first write.
 void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   const Tensors on(stack);
   const int32_t float32 = aoti_torch_dtype_float32(), bfloat16 = aoti_torch_dtype_bfloat16();
@@ -74,7 +74,8 @@ OwnedTensor empty(std::initializer_list<int64_t> sizes, int32_t dtype) {
 }
 
 // The state before the first exit: score, prediction, exit_layer, logits, running. One op for all
-// five, because the first call of anything costs microseconds after a model has had the caches.
+// five, because after a model has run, its code is in the caches and each first call costs
+// microseconds.
 void exit_state(StableIValue* stack, uint64_t, uint64_t) {
   const int64_t samples = expect_in("samples", to<int64_t>(stack[0]), 0, kLargest);
   const int64_t classes = expect_in("classes", to<int64_t>(stack[1]), 1, kLargest);
@@ -88,7 +89,7 @@ void exit_state(StableIValue* stack, uint64_t, uint64_t) {
   for (size_t i = 0; i < state.size(); ++i) {
     void* data = nullptr;
     TORCH_ERROR_CODE_CHECK(torch_get_mutable_data_ptr(state[i].get(), &data));
-    // Zero, but for the prediction: all bits of -1 are set.
+    // All zero, except the prediction: all bits of -1 are set.
     if (bytes[i]) std::memset(data, i == 1 ? 0xFF : 0, bytes[i]);
     stack[i] = torch::stable::detail::from(state[i].release());
   }

@@ -42,7 +42,7 @@ void set_conditional(const bool* flag, uint64_t handle, CUstream_st* stream) {
 bool runs_on_current_device() {
   cudaFuncAttributes attributes;
   const bool runs = cudaFuncGetAttributes(&attributes, exit_step<float, false>) == cudaSuccess;
-  cudaGetLastError();  // forgets a failure, which is an answer here
+  cudaGetLastError();  // clears the error: a failure only means no here
   return runs;
 }
 

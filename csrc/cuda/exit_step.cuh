@@ -20,15 +20,15 @@ namespace eefast::cuda {
 
 // ---- rows ---------------------------------------------------------------------------------------
 
-// The rows whose samples have not left.
+// The rows whose samples are running.
 struct Running {
   int count;
   int64_t sample[kMaxRows];
   int64_t offset[kMaxRows];  // of its vector in the hidden states
 };
 
-// All blocks find the same rows: only the last to be done writes exit_layer, and by then every
-// block has been here.
+// All blocks find the same rows: only the block that finishes last writes exit_layer, and by then
+// every block has read it.
 __device__ inline void find_running(const ExitStep& step, Running& running) {
   if (warp() == 0) {
     const int row = lane();
@@ -72,7 +72,7 @@ __device__ void load(const Element* from, float (&to)[kCount]) {
   }
 }
 
-// Products of one row of weights with up to kTile rows, of which this lane adds up its share.
+// This lane's share of the products of one row of weights with up to kTile rows.
 template <int kCount, class Element, class RowAt>
 __device__ void multiply(
     const Element* weight, int64_t width, RowAt row_at, int rows, float (&sums)[kTile]) {
@@ -153,7 +153,7 @@ __device__ inline Signals score(
   return now;
 }
 
-// One sample at this exit, by one warp, from what the head gave. Whether it leaves.
+// One sample at this exit, by one warp, from what the head gave. Whether it exits.
 //
 // Lane 0 alone reads and writes what is one number to a sample. The vote is written last, when all
 // lanes have read what they want of the votes.
@@ -171,18 +171,18 @@ __device__ bool decide(
     now = signals(reduce(logits, classes), kNoPrediction, largest_entropy(classes));
   }
 
-  bool leaving = false;
+  bool exiting = false;
   if (lane() == 0) {
     now.agrees = now.prediction == step.prediction[sample];
     const float next = next_score(policy, now, step.score[sample]);
-    leaving = leaves(policy, next);
+    exiting = exits(policy, next);
     step.score[sample] = next;
     step.prediction[sample] = now.prediction;
-    if (leaving) step.exit_layer[sample] = step.layer;
+    if (exiting) step.exit_layer[sample] = step.layer;
     if (memory) memory[step.exit - 1] = now.score;
   }
-  leaving = __shfl_sync(kAllLanes, leaving, 0);
-  if (leaving) {
+  exiting = __shfl_sync(kAllLanes, exiting, 0);
+  if (exiting) {
     if (kExtended && step.accumulate == Accumulate::kVotes) {
       ballots(votes, classes, vote, now.prediction, logits);
     }
@@ -191,12 +191,12 @@ __device__ bool decide(
     }
   }
   if (vote >= 0 && votes && lane() == vote % kWarpSize) votes[vote] += 1.0f;
-  return leaving;
+  return exiting;
 }
 
 // ---- the launch ---------------------------------------------------------------------------------
 
-// Whether this block is the last to be here. To it, what all blocks wrote before is visible.
+// Whether this block is the last to arrive. It then sees all that the other blocks wrote before.
 __device__ inline bool is_last_block(int64_t* arrivals) {
   __shared__ bool is_last;
   __syncthreads();

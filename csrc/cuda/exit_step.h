@@ -1,6 +1,6 @@
 // The exit step of a few rows over plain device pointers: everything has been validated.
 //
-// Free of torch, and of CUDA but for the stream.
+// Free of torch, and of CUDA except for the stream.
 
 #pragma once
 
@@ -57,7 +57,7 @@ struct ExitStep {
   int64_t units;
   const float* table;  // weight, threshold, tau of every exit
   int64_t exit;        // 1-based
-  int32_t layer;       // what a sample that leaves gets as its exit layer
+  int32_t layer;       // written to exit_layer of a sample that exits
 
   // The running state, by sample.
   float* score;
@@ -68,12 +68,12 @@ struct ExitStep {
   float* votes;      // [samples, classes], or null
   float* memory;     // [samples, memories], the score of every exit; or null
   int64_t memories;
-  int64_t* control;  // blocks that are done, and the handle of a conditional node or 0
+  int64_t* control;  // finished blocks, and the handle of a conditional node or 0
 
   float* scratch;  // scratch_floats(step) of them, aligned to kVectorBytes
 };
 
-// The layer that all blocks share; the last of them to be done takes the rest.
+// The layer that all blocks share; the block that finishes last computes the rest.
 inline const Linear& first_layer(const ExitStep& step) {
   return step.pooler.weight ? step.pooler : step.head;
 }
@@ -107,7 +107,7 @@ void launch(const ExitStep& step, CUstream_st* stream);
 // Sets a cudaGraphConditionalHandle to a flag on the device. Throws as `launch`.
 void set_conditional(const bool* flag, uint64_t handle, CUstream_st* stream);
 
-// Whether there is a kernel for it among those built, and a driver that takes it.
+// Whether a kernel was built for it and the driver takes that kernel.
 bool runs_on_current_device();
 
 }  // namespace eefast::cuda

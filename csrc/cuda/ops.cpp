@@ -8,7 +8,7 @@
 #include "../arguments.h"
 #include "exit_step.h"
 
-// Weak, because a torch that is built for the CPU lacks it: there the rest of eefast must load.
+// Weak, because a torch built for the CPU lacks it, and the rest of eefast must still load there.
 extern "C" __attribute__((weak)) AOTITorchError
 aoti_torch_get_current_cuda_stream(int32_t device_index, void** ret_stream);
 
@@ -19,7 +19,7 @@ void check(cudaError_t error) {
   if (error != cudaSuccess) fail(cudaGetErrorString(error));
 }
 
-// Makes a device the current one for a while.
+// Makes a device the current one while it exists.
 class OnDevice {
  public:
   explicit OnDevice(int device) : device_(device) {

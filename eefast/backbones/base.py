@@ -96,7 +96,7 @@ class Backbone(abc.ABC):
         widths: Sequence[int],
         costs: Sequence[float] | None = None,
     ) -> None:
-        self.model: Any = model  # its parts are the family's own affair
+        self.model: Any = model  # its parts differ from family to family
         self.depth = len(widths)
         self.widths = tuple(widths)
         self.costs = (1.0,) * self.depth if costs is None else tuple(costs)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 _HIDDEN = {
-    # What torch turns a boolean mask into, in each layer again: made here it is made once, and the
-    # same kernels run on the same numbers.
+    # torch turns a boolean mask into this in every layer; made here, it is made once, and the same
+    # kernels run on the same numbers.
     "sdpa": lambda dtype: -math.inf,
     # As in transformers: a finite number, so that the softmax of a row without tokens is not NaN.
     "eager": lambda dtype: torch.finfo(dtype).min,

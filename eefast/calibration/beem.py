@@ -86,8 +86,8 @@ def error_rate_thresholds(
     """
     exits = trace.num_exits
     table = policy.table(exits)
-    # Rates are compared as products of counts: whether two of them are equal must not hang on
-    # how 1/3 is rounded.
+    # Rates are compared as products of counts, so that equality does not depend on how 1/3 is
+    # rounded.
     total, last_errors = len(trace.labels), (trace.logits[-1].argmax(-1) != trace.labels).sum()
     recurrence = policy.recurrence
     values = recurrence.start(total, trace.num_classes, exits, trace.logits.device)
@@ -97,9 +97,9 @@ def error_rate_thresholds(
         values = recurrence.step(values, trace.logits[i - 1], table, i).values
         wrong = values.prediction != trace.labels
         for alpha in (*sorted({*space, float(exits)}), math.inf):
-            leaves = running & reached(values.score, alpha, strict=policy.strict)
-            if (leaves & wrong).sum() * total <= last_errors * leaves.sum():
+            exits_here = running & reached(values.score, alpha, strict=policy.strict)
+            if (exits_here & wrong).sum() * total <= last_errors * exits_here.sum():
                 break
         chosen.append(float(alpha))
-        running &= ~leaves
+        running &= ~exits_here
     return (*chosen, 0.0)  # the last exit always answers

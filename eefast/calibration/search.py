@@ -1,4 +1,4 @@
-"""Choosing among settings of a policy by what they do on validation data."""
+"""Choosing among settings of a policy by their results on validation data."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Loads `eefast._C`, the C++ and CUDA half, which registers its ops with torch.
 
-Importing this module loads it where it is built. An extension that is there but does not load (for
-instance because it was built for a newer torch) is an error at once, not a missing implementation.
+Importing this module loads the extension if it is built. If a built extension does not load (for
+instance because it was built for a newer torch), that is an error at once, not a missing
+implementation.
 """
 
 from __future__ import annotations
@@ -60,6 +61,6 @@ def require_cuda() -> None:
     if not has_cuda():
         raise RuntimeError(
             "eefast's extension is built without CUDA here, so impl='cuda' is not available: "
-            "reinstall eefast with `pip install --no-build-isolation` where nvcc is (CUDA_HOME "
-            "tells). impl='triton' needs no compiler."
+            "reinstall eefast with `pip install --no-build-isolation` where nvcc is (see "
+            "CUDA_HOME). impl='triton' needs no compiler."
         )

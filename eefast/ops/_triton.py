@@ -27,7 +27,7 @@ def devices() -> frozenset[str]:
 
 
 def require() -> None:
-    """Raise unless Triton can be had.
+    """Raise unless Triton is installed.
 
     Raises:
         RuntimeError: it is not installed; the message says how to install it.

@@ -1,11 +1,11 @@
 """`eefast::exit_step`: one exit for all samples of a batch, in one launch.
 
 The op reads the hidden vectors of the running samples, computes the exit's head, the signals, the
-recurrence and the decision, and writes the running state in place; samples that leave get their
+recurrence and the decision, and writes the running state in place; samples that exit get their
 logits and their exit layer. It returns nothing, so that it can be captured.
 
-Two ways in: `exit_step(...)` validates everything and calls; a runtime, which calls once per layer
-with tensors it made itself, takes the bare overload from `implementation(...)` once.
+There are two ways to call it: `exit_step(...)` validates everything first; a runtime, which calls
+once per layer with its own tensors, gets the bare overload from `implementation(...)` once.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ def exit_step(
 
     For every row whose sample is still running: logits of the head (accumulated in float32),
     accumulator, softmax, confidence, argmax (ties: lowest index), normalised entropy, the learned
-    score, S = keep * S + weight * gain, and the decision. A sample that leaves gets its logits and
-    `exit_layer = layer`, once; one that has left is never touched again. At the last exit
-    (`exit == len(table)`) every sample leaves. `state.running[exit - 1]` becomes true if any row
+    score, S = keep * S + weight * gain, and the decision. A sample that exits gets its logits and
+    `exit_layer = layer`, once; an exited sample is never touched again. At the last exit
+    (`exit == len(table)`) every sample exits. `state.running[exit - 1]` becomes true if any row
     handed in is still running.
 
     Args:
@@ -103,7 +103,9 @@ def _validate(
     _validate_parts(scorer, state, n, c, exit, exits, recurrence, on)
     if rows is None:
         if r != n:
-            raise ValueError(f"hidden has {r} rows for {n} samples: rows must tell whose they are")
+            raise ValueError(
+                f"hidden has {r} rows for {n} samples: rows must say to which sample each belongs"
+            )
         return
     _expect("rows", rows, [r], torch.int64, on)
     _expect_in("rows", rows, n)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 
 class Keep(IntEnum):
-    """What becomes of the score of the exits before. `tau` is the third column of the table."""
+    """How much of the earlier exits' score is kept. `tau` is the third column of the table."""
 
     NEVER = 0  # 0: each exit is judged alone
     AGREE = 1  # 1 if the prediction is that of the exit before, else 0
@@ -215,7 +215,7 @@ class Recurrence(NamedTuple):
 def signals(
     logits: Tensor,  # (..., C)
 ) -> Signals:
-    """Prediction, confidence and normalised entropy of logits, in float32 whatever came in.
+    """Prediction, confidence and normalised entropy of logits, in float32 for any dtype.
 
     A NaN logit makes confidence and entropy NaN, so that every comparison with them is false.
     """
@@ -224,7 +224,7 @@ def signals(
     entropy = torch.special.entr(probability).sum(-1)  # entr(0) = 0
     classes = logits.shape[-1]
     if classes > 1:
-        entropy = (entropy / math.log(classes)).clamp(max=1)  # rounding may step over it
+        entropy = (entropy / math.log(classes)).clamp(max=1)  # rounding may exceed it
     return Signals(logits.argmax(-1), probability.amax(-1), entropy)
 
 
@@ -296,7 +296,7 @@ def advance(
 
 
 def reached(score: Tensor, threshold: Tensor | float, *, strict: bool) -> Tensor:
-    """Where the score says "leave": S > alpha if strict, S >= alpha otherwise."""
+    """Where the score reaches its threshold: S > alpha if strict, S >= alpha otherwise."""
     return score > threshold if strict else score >= threshold
 
 

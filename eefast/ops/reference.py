@@ -28,7 +28,7 @@ def exit_step(
     running: Tensor,  # (L,) bool
     votes: Tensor | None,  # (N, C) float32
     memory: Tensor | None,  # (N, M) float32
-    control: Tensor | None,  # of no use here
+    control: Tensor | None,  # not used here
 ) -> None:
     """One exit for all samples handed in; see `eefast.ops.exit_step` for the contract."""
     unpacked = Step.unpack(step)
@@ -55,7 +55,7 @@ def exit_step(
         None if votes is None else votes[rows],
         None if memory is None else memory[rows],
     )
-    after, answer, leaves = recurrence.step(before, z, table, exit, q=q, scorer=scorer)
+    after, answer, exits_here = recurrence.step(before, z, table, exit, q=q, scorer=scorer)
 
     score[rows] = after.score
     prediction[rows] = after.prediction.int()
@@ -63,6 +63,6 @@ def exit_step(
         votes[rows] = after.votes
     if memory is not None and after.memory is not None:
         memory[rows] = after.memory
-    logits[rows[leaves]] = answer[leaves]
-    exit_layer[rows[leaves]] = unpacked.layer
-    running[exit - 1] |= ~leaves.all()
+    logits[rows[exits_here]] = answer[exits_here]
+    exit_layer[rows[exits_here]] = unpacked.layer
+    running[exit - 1] |= ~exits_here.all()

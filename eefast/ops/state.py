@@ -31,8 +31,8 @@ class ExitState(NamedTuple):
 
     score: Tensor  # (N,) float32: S_i
     prediction: Tensor  # (N,) int32: at the last exit met; -1 before the first
-    exit_layer: Tensor  # (N,) int32: layer after which the sample left; 0 while running
-    # (N, C) float32: of the exit at which the sample left, anything while it runs.
+    exit_layer: Tensor  # (N,) int32: layer after which the sample exited; 0 while running
+    # (N, C) float32: of the exit at which the sample exited, anything while it runs.
     logits: Tensor
     running: Tensor  # (L,) bool: whether any sample was still running after exit i
     # (N, C) float32, where the policy accumulates or has a network: votes, or a sum of logits.
@@ -85,12 +85,12 @@ class PackedState:
             samples * classes, samples, samples, samples, -(-exits // 4),
             samples * classes * votes, samples * exits * memory,
         ]  # fmt: skip
-        # Each part begins where 16 bytes do: Triton compiles another kernel for those that don't.
+        # Each part is aligned to 16 bytes: Triton compiles another kernel for those that are not.
         *self._offsets, total = itertools.accumulate((-(-n // 4) * 4 for n in words), initial=0)
         self._words = torch.empty(total, dtype=torch.int32, device=device)
         control = None
         if torch.device(device).type != "cpu":
-            # Not a part: between calls its counters are 0, and its handles stay.
+            # Not in the block: its counters are 0 between calls, and its handles stay.
             control = torch.zeros(exits, 2, dtype=torch.int64, device=device)
         self.state = self._of(self._words, control)
 

@@ -25,7 +25,7 @@ class Step(NamedTuple):
     layer: int  # 1-based layer after which it stands, written to exit_layer
     keep: int  # a Keep
     gain: int  # a Gain
-    strict: bool = False  # leave at S > alpha rather than at S >= alpha
+    strict: bool = False  # exit at S > alpha rather than at S >= alpha
     accumulate: int = Accumulate.NONE
     scorer: int = ScorerKind.NONE
 

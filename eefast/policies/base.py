@@ -1,6 +1,6 @@
 """`Policy`: one row of the recurrence.
 
-    S_0 = 0,    S_i = keep_i * S_(i-1) + w_i * gain_i,    leave at the first i with S_i >= alpha_i
+    S_0 = 0,    S_i = keep_i * S_(i-1) + w_i * gain_i,    exit at the first i with S_i >= alpha_i
 
 (or S_i > alpha_i where the policy is `strict`); the last exit always answers. A policy is a frozen
 dataclass that names its kinds and fills three columns, nothing more: all implementations of the
@@ -8,7 +8,7 @@ exit step, the simulation and the runtimes then know it. A policy of your own:
 
     @dataclass(frozen=True)
     class ConfidentPatience(Policy):
-        '''Leave after `patience` confident exits, all predicting the same without a break.'''
+        '''Exit after `patience` confident exits in a row that all predict the same.'''
 
         name = "confident-patience"
         keep, gain = Keep.AGREE, Gain.CONFIDENCE_ABOVE
@@ -65,10 +65,10 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class Policy(ABC):
-    """A rule that says after which exit a sample leaves.
+    """A rule that says at which exit a sample exits.
 
-    Subclasses are frozen dataclasses, known by `name`. Calibration notes in `num_exits` and
-    `num_classes` what the numbers were chosen for; a model or trace of another shape refuses them.
+    Subclasses are frozen dataclasses, known by `name`. Calibration records in `num_exits` and
+    `num_classes` what the numbers were chosen for; other models and traces refuse them.
 
     Fields are what JSON can hold, tensors, or tuples of tensors; tensors are saved beside the JSON
     (see `tensors`). A policy with tensors is a `@dataclass(frozen=True, eq=False)`, since tensors
@@ -86,7 +86,7 @@ class Policy(ABC):
             raise TypeError(f"policy class {cls.__name__} needs a name: name = '...'")
         if "name" in cls.__dict__:
             known = _REGISTRY.get(cls.name)
-            # The same class again is a notebook cell run twice.
+            # The same class again: a notebook cell was run twice.
             if known is not None and known.__qualname__ != cls.__qualname__:
                 raise ValueError(f"there is a policy named {cls.name!r} already: {known.__name__}")
             _REGISTRY[cls.name] = cls
@@ -94,16 +94,16 @@ class Policy(ABC):
     @property
     @abstractmethod
     def keep(self) -> Keep:
-        """What becomes of the score of the exits before; a plain class attribute will do."""
+        """How much of the earlier exits' score is kept; a plain class attribute is enough."""
 
     @property
     @abstractmethod
     def gain(self) -> Gain:
-        """What an exit adds to the score; a plain class attribute will do."""
+        """What an exit adds to the score; a plain class attribute is enough."""
 
     @property
     def strict(self) -> bool:
-        """Whether a sample leaves at S > alpha rather than at S >= alpha."""
+        """Whether a sample exits at S > alpha rather than at S >= alpha."""
         return False
 
     @property
@@ -130,7 +130,7 @@ class Policy(ABC):
         """Weights, thresholds and tau for a model with `num_exits` exits."""
 
     def exits_used(self, num_exits: int) -> range:
-        """The 1-based exits that the policy looks at; the others are not computed at all."""
+        """The 1-based exits that the policy uses; the others are not computed."""
         return range(1, num_exits + 1)
 
     @classmethod
@@ -239,7 +239,8 @@ class Policy(ABC):
         """A JSON-ready description without the tensors, read back by `policy_from_dict`.
 
         Raises:
-            ValueError: a subclass that would be read back as its parent, for want of a name.
+            ValueError: a subclass without a name of its own, which would be read back as its
+            parent.
         """
         if policy_class(self.name) is not type(self):
             raise ValueError(f"policy class {type(self).__name__} needs a name of its own")

@@ -22,7 +22,7 @@ class BEEM(Policy):
     """BEEM (Bajpai and Hanawal, ICLR 2025), Eq. 2:
 
         S_i = S_(i-1) + w_i C_i    if the prediction is that of exit i - 1
-        S_i = w_i C_i              otherwise;            leave when S_i >= alpha_i
+        S_i = w_i C_i              otherwise;            exit when S_i >= alpha_i
 
     `BEEM.cost` weighs exits by depth (BEEM-C), `BEEM.accuracy` by their accuracy on validation
     data (BEEM-A). Thresholds come from `eefast.calibrate("beem", trace)` (Eq. 3).

@@ -27,7 +27,7 @@ def save_policy_tensors(
     if not flat:
         path.unlink(missing_ok=True)  # of a model that was saved there before
         return
-    # A file of that name is a whole one, wherever writing it was interrupted.
+    # Written under another name first, so that an interruption cannot damage the file.
     unfinished = path.with_suffix(".part")
     save_file(flat, unfinished)
     unfinished.replace(path)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Budgeted(Policy):
-    """Every sample leaves at one given exit; the other exits are not computed.
+    """Every sample exits at one given exit; the other exits are not computed.
 
     Budgeted classification in its simplest form (MSDNet, Huang et al., ICLR 2018, section 5): as
     the recurrence, S_i = [i = exit] >= 1.

@@ -1,4 +1,4 @@
-"""PABEE: leave when the prediction has not changed for some exits."""
+"""PABEE: exit when the prediction has not changed for some exits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class PABEE(Policy):
     """PABEE (Zhou et al., NeurIPS 2020), Eq. 2:
 
         S_i = S_(i-1) + 1    if the prediction is that of exit i - 1
-        S_i = 0              otherwise;            leave when S_i >= patience
+        S_i = 0              otherwise;            exit when S_i >= patience
 
     The earliest exit is therefore `patience + 1`. `patience = 0` runs all layers, as in the
     authors' code.

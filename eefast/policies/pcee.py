@@ -1,4 +1,4 @@
-"""PCEE-BERT: leave after some confident exits in a row."""
+"""PCEE-BERT: exit after some confident exits in a row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PCEE(Policy):
     """PCEE-BERT (Zhang et al., Findings of NAACL 2022), Eq. 2 to 4:
 
         S_i = S_(i-1) + 1    if exit i is confident
-        S_i = 0              otherwise;            leave when S_i >= patience
+        S_i = 0              otherwise;            exit when S_i >= patience
 
     An exit is confident when its normalised entropy is below the threshold (the paper's main
     variant), or, with `measure="confidence"` (PCEE-BERT-v1), when its confidence is above it. The

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Confidence(Policy):
-    """Leave when the highest class probability reaches a threshold: S_i = C_i >= tau.
+    """Exit when the highest class probability reaches a threshold: S_i = C_i >= tau.
 
     Shallow-Deep Networks (Kaya et al., ICML 2019), MSDNet (Huang et al., ICLR 2018), The Right
     Tool for the Job (Schwartz et al., ACL 2020), ElasticBERT (Liu et al., NAACL 2022).
 
     Args:
-        threshold: tau, one number or one per exit; a probability, so above 1 nothing leaves early.
+        threshold: tau, one number or one per exit; a probability, so above 1 no sample exits early.
     """
 
     name = "confidence"
@@ -50,11 +50,11 @@ class Confidence(Policy):
 
 @dataclass(frozen=True)
 class Entropy(Policy):
-    """Leave when the normalised entropy is below a threshold: H_i < tau, as S_i = -H_i > -tau.
+    """Exit when the normalised entropy is below a threshold: H_i < tau, as S_i = -H_i > -tau.
 
     BranchyNet (Teerapittayanon et al., ICPR 2016), DeeBERT (Xin et al., ACL 2020), FastBERT (Liu et
     al., ACL 2020). BranchyNet and DeeBERT measure entropy in nats: divide their thresholds by
-    ln C. FastBERT leaves at H <= tau, the others at H < tau, which is what is done here.
+    ln C. FastBERT exits at H <= tau, the others, and this policy, at H < tau.
 
     Args:
         threshold: tau on the entropy over ln C, in [0, 1]; one number or one per exit.

@@ -35,7 +35,7 @@ class Batch:
         self.hidden, self.context = self.backbone.start(inputs)
 
     def run(self, stage: Stage) -> None:
-        """The layers of a stage and the exit behind them."""
+        """The layers of a stage and the exit after them."""
         backbone, hidden, context = self.backbone, self.hidden, self.context
         for layer in stage.layers:
             hidden = backbone.layer(layer, hidden, context)
@@ -89,7 +89,7 @@ class Batches:
                 asked for takes.
         """
         samples, _ = self._backbone.check(inputs)
-        self._exit_step_for(samples)  # at the door, not behind the first layers
-        # Before the layers have emptied the caches: there it costs half as much again.
+        self._exit_step_for(samples)  # at the door, not after the first layers
+        # Before the layers, which fill the caches: after them it costs half as much again.
         state = plan.state(samples, self._num_classes, self._device)
         return Batch(self._backbone, self._exit_step_for, plan.table, state, samples)

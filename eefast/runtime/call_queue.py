@@ -1,7 +1,7 @@
-"""`CallQueue`: how the host hands the work of one call to a device and hears of its decisions.
+"""`CallQueue`: how the host hands the work of one call to a device and reads its decisions.
 
-All that the run-ahead runtime asks of a device is here, so that its tests can put a slow, unsteady
-device of their own in the place of a GPU.
+All that the run-ahead runtime needs of a device is here, so that its tests can replace the GPU by a
+slow and irregular stand-in.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 _NOT_ARRIVED = -1
-"""What `exit_layer` never is."""
+"""A value that `exit_layer` never has."""
 
 
 class CallQueue(abc.ABC):
@@ -39,9 +39,9 @@ class CallQueue(abc.ABC):
         self._seen.fill(_NOT_ARRIVED)
 
     def poll(self, slot: int) -> npt.NDArray[np.int32] | None:
-        """The `exit_layer` [N] published to a slot, or None while it has not arrived whole.
+        """The `exit_layer` [N] published to a slot, or None until all of it has arrived.
 
-        A read of host memory; it waits for nothing.
+        Reads host memory and does not wait.
         """
         exit_layer = self._seen[slot]
         return None if exit_layer.min() == _NOT_ARRIVED else exit_layer
@@ -52,11 +52,11 @@ class CallQueue(abc.ABC):
 
     @abc.abstractmethod
     def enqueue(self, work: Callable[[], None]) -> None:
-        """Have the device do `work` after all that was enqueued before."""
+        """Enqueue `work` after all that was enqueued before."""
 
     @abc.abstractmethod
     def publish(self, slot: int, exit_layer: Tensor) -> None:
-        """Have the device copy `exit_layer` ([N] int32) to a slot, each slot once."""
+        """Enqueue a copy of `exit_layer` ([N] int32) to a slot; each slot once."""
 
     @abc.abstractmethod
     def send(self, values: npt.NDArray[Any]) -> Tensor:
@@ -66,8 +66,8 @@ class CallQueue(abc.ABC):
 class CudaQueue(CallQueue):
     """The current stream of a CUDA device: enqueueing work is calling it.
 
-    The slots are pinned memory from PyTorch's caching allocator, which hands a block out again only
-    when the copies into it are done, however the call ended.
+    The slots are pinned memory from PyTorch's caching allocator, which reuses a block only when
+    the copies into it are done, however the call ended.
     """
 
     def __init__(self, slots: int, samples: int, device: torch.device) -> None:

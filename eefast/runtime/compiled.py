@@ -34,7 +34,7 @@ class CompiledModel(PreTrainedModel):
     call, and so does a number written into `fast.policy_table`. Weights may be changed in place;
     after replacing modules or parameters of `fast.model`, assign `fast.policy` again.
 
-    `fast.stats = RuntimeStats()` has every call from then on counted (layers run and wasted, exit
+    `fast.stats = RuntimeStats()` counts every call from then on (layers run and wasted, exit
     steps, waits of the host, evictions); `None`, as at first, has none counted and costs nothing.
     """
 
@@ -100,7 +100,7 @@ class CompiledModel(PreTrainedModel):
         labels: Tensor | None,  # (B,)
         return_dict: bool | None,
     ) -> EarlyExitOutput | tuple[Any, ...]:
-        """Classify a batch; each sample leaves at its own exit.
+        """Classify a batch; each sample exits by itself.
 
         Takes what the base model's own forward takes, and `labels` and `return_dict`.
 
@@ -125,7 +125,7 @@ class CompiledModel(PreTrainedModel):
 
     @torch.inference_mode()
     def warm_up(self, shapes: Iterable[tuple[int, int] | Mapping[str, Tensor]]) -> None:
-        """Have the work of the first calls done beforehand: kernels compiled, graphs captured.
+        """Do the extra work of first calls now: compile kernels, capture graphs.
 
         One call per shape; it is not counted in `stats`. With runtime "graph" that captures the
         whole model, whatever the policy; others run until the policy stops.

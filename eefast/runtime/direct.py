@@ -22,7 +22,7 @@ ROWS_COPIED_PER_LAYER_ROW = 64
 
 Copying a row moves 2 T D numbers; a layer makes 12 T D^2 multiplications of it. Measured on two
 cores of a server processor, fp32, D from 384 to 768 and T from 16 to 64: 280 to 1600 times. This is
-well on the safe side of that, so that a row is never copied for less than it saves.
+well on the safe side of that, so that a copy never costs more than it saves.
 """
 
 

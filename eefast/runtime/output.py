@@ -1,4 +1,4 @@
-"""`EarlyExitOutput`: what a compiled model gives."""
+"""`EarlyExitOutput`: what a compiled model returns."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ class EarlyExitOutput(ModelOutput):
     def of(cls, state: ExitState, loss: Tensor | None) -> EarlyExitOutput:
         """The output of a finished call.
 
-        What the constructor would arrive at, without its detours through `__setattr__` and its
-        search for mappings and lists: they cost 25 us when the caches are cold, as they are after
-        a model has run.
+        The same as the constructor's, without its calls of `__setattr__` and its search for
+        mappings and lists: they cost 25 us with cold caches, as they are after a model has run.
         """
         output = cls.__new__(cls)
         values = {

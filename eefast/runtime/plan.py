@@ -14,7 +14,7 @@ from eefast.policies import Policy
 
 
 class Stage(NamedTuple):
-    """Layers that run without a question, and the exit behind them that the policy looks at."""
+    """Layers that run without a decision, and the exit after them that the policy uses."""
 
     layers: range  # 1-based
     exit: int  # 1-based
@@ -25,12 +25,12 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a runtime needs of a policy. Immutable: a new policy is a new plan, swapped whole, so
-    that a call under way in another thread keeps the one it began with."""
+    """What a runtime needs of a policy. Immutable: a new policy is a new plan, so that a
+    running call of another thread keeps the plan it began with."""
 
     policy: Policy
     table: Tensor  # (exits up to the last one used, 3) float32, on the model's device
-    stages: tuple[Stage, ...]  # up to the last exit used; the layers behind it are never run
+    stages: tuple[Stage, ...]  # up to the last exit used; the layers after it are never run
     votes: bool = False  # whether the state needs them
     memory: bool = False
 

@@ -1,10 +1,10 @@
 """The run-ahead runtime, for CUDA: layers are enqueued while earlier decisions are in flight.
 
-A GPU that is asked after every layer whether to go on idles while the question travels. Here the
-host does not ask: each exit's outcome is copied into pinned host memory behind the exit step, and
-the host looks there, with a plain memory read, before it enqueues more. If the news is late, the
-GPU has the next stage to work on meanwhile. The price is work that turns out not to be needed, and
-`depth` bounds it.
+If the host asks after every layer whether to continue, the GPU idles until the host has read the
+answer. Here the host does not ask: each exit's outcome is copied into pinned host memory after the
+exit step, and the host reads it there, with a plain memory read, before it enqueues more. If the
+outcome is late, the GPU works on the next stage meanwhile. The price is work that turns out to be
+in vain, and `depth` bounds it.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class RunAheadRuntime:
 
 
 class _News:
-    """What the host has learnt of a call's decisions so far."""
+    """What the host knows of a call's decisions so far."""
 
     def __init__(self, queue: CallQueue, depth: int) -> None:
         self._queue = queue

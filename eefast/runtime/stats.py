@@ -13,9 +13,9 @@ class CallStats(NamedTuple):
     layers_run: int  # up to the last one run, the wasted ones included
     layers_wasted: int  # of those, the ones after the last sample's exit
     exit_steps: int
-    host_syncs: int  # times the host waited for the device before it went on
+    host_syncs: int  # how often the host waited for the device
     evictions: int  # times that exited rows were evicted from the batch
-    # Made by the host, a graph being one; None where that is PyTorch's affair.
+    # Made by the host, a graph being one; None where PyTorch launches and does not say.
     kernel_launches: int | None = None
 
 
@@ -30,7 +30,7 @@ class RuntimeStats:
         self._calls: list[CallStats | Callable[[], CallStats]] = []
 
     def add(self, call: CallStats | Callable[[], CallStats]) -> None:
-        """Add one call; a function, where not everything is known yet, is asked by `calls`."""
+        """Add one call; or a function that `calls` calls, if not everything is known yet."""
         self._calls.append(call)
 
     @property

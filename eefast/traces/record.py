@@ -27,7 +27,7 @@ def record_trace(
     """Run a multi-exit model at full depth over labelled data and keep every exit's logits.
 
     Args:
-        model: a `MultiExitModel`; run in evaluation mode, its mode is put back afterwards.
+        model: a `MultiExitModel`; run in evaluation mode, its mode is restored afterwards.
         data: batches as the model takes them, each with "labels", e.g. a `DataLoader`.
         keep: what else to keep, as some policies and calibrations ask for it: "scores", the
             learned score of each exit; "hidden", the vectors that the heads read, in the model's

@@ -17,16 +17,16 @@ from eefast.traces.trace import ExitTrace
 class Simulation:
     """The outcome of a policy on a trace of N samples and L exits."""
 
-    exit: Tensor  # (N,) int64: 1-based exit at which each sample leaves
+    exit: Tensor  # (N,) int64: 1-based exit at which each sample exits
     prediction: Tensor  # (N,) int64
-    score: Tensor  # (N,) float32: the running score when it leaves
+    score: Tensor  # (N,) float32: the running score when it exits
     labels: Tensor  # (N,) int64
     exit_layers: tuple[int, ...]  # layer of each exit
     costs: tuple[float, ...]  # relative cost of each layer
 
     @cached_property
     def exit_layer(self) -> Tensor:
-        """The layer after which each sample leaves, [N] int64."""
+        """The layer after which each sample exits, [N] int64."""
         return torch.tensor(self.exit_layers, device=self.exit.device)[self.exit - 1]
 
     @property
@@ -61,7 +61,7 @@ class Simulation:
 
     @property
     def exit_histogram(self) -> Tensor:
-        """How many samples leave at each exit, [L] int64."""
+        """How many samples exit at each exit, [L] int64."""
         return torch.bincount(self.exit - 1, minlength=len(self.exit_layers))
 
 
@@ -81,7 +81,7 @@ def simulate(policy: Policy, trace: ExitTrace) -> Simulation:
     policy.check(trace.num_exits, trace.num_classes, learned_scores=trace.scores is not None)
     samples, device = len(trace.labels), trace.logits.device
     used = policy.exits_used(trace.num_exits)
-    # Cut behind the last exit used, the table ends where every sample must have left.
+    # The table ends with the last exit used, where every sample must exit.
     table = policy.table(trace.num_exits)[: used[-1]].to(device)
     recurrence = policy.recurrence
     scores = trace.scores if policy.scorer is ScorerKind.ROW else None

@@ -1,4 +1,4 @@
-"""`ExitTrace`: every exit's logits on a data set, recorded once and judged many times."""
+"""`ExitTrace`: every exit's logits on a data set, recorded once and evaluated many times."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class ExitTrace:
             "exit_layers": json.dumps(self.exit_layers),
             "costs": json.dumps(self.costs),
         }
-        # A file of that name is a whole one, wherever writing it was interrupted.
+        # Written under another name first, so that an interruption cannot damage the file.
         unfinished = Path(f"{path}.part")
         save_file({name: t.contiguous() for name, t in tensors.items()}, unfinished, metadata)
         unfinished.replace(path)

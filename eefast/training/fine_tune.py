@@ -37,9 +37,9 @@ def fine_tune(
 ) -> None:
     """Train a model with its own objective and save it, with the tokenizer, in `output_dir`.
 
-    An interrupted run leaves checkpoints in `output_dir/checkpoints`; called again with the same
-    arguments, it goes on from the last of them. The tokenizer is saved last: where its files are,
-    the model is complete (see `is_finished`).
+    Checkpoints are written to `output_dir/checkpoints`; called again with the same arguments after
+    an interruption, it continues from the last of them. The tokenizer is saved last: where its
+    files are, the model is complete (see `is_finished`).
 
     Args:
         model: trained in place.
@@ -98,7 +98,7 @@ def fine_tune(
     except KeyboardInterrupt:
         logger.warning("interrupted; run it again to go on from %s", _last_complete(checkpoints))
         raise
-    # Trainer leaves the model's forward wrapped in bfloat16 autocast; what is recorded and
+    # Trainer does not unwrap the model's forward from bfloat16 autocast; what is recorded and
     # calibrated next must be the model that is saved.
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     model.eval()
@@ -107,7 +107,7 @@ def fine_tune(
 
 
 def is_finished(output_dir: str | Path) -> bool:
-    """Whether `fine_tune` came to its end there."""
+    """Whether `fine_tune` has finished there."""
     return (Path(output_dir) / "tokenizer_config.json").exists()
 
 
@@ -119,13 +119,13 @@ def batches(
 
 
 def _last_complete(checkpoints: Path) -> str | None:
-    """The newest checkpoint that was written to its end: Trainer writes its own state last."""
+    """The newest complete checkpoint: Trainer writes its own state last."""
     complete = [folder.parent for folder in checkpoints.glob("checkpoint-*/trainer_state.json")]
     return str(max(complete, key=lambda folder: int(folder.name.split("-")[1]), default="")) or None
 
 
 def _claim(path: Path, run: dict[str, Any]) -> None:
-    """Note what is trained here; refuse to go on with the checkpoints of something else."""
+    """Record what is trained here; refuse to continue from the checkpoints of something else."""
     run = json.loads(json.dumps(run, default=str))
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -113,7 +113,7 @@ def beem(
 
     KL(p_i, p_L) = sum_c p_i ln(p_i / p_L), as the paper writes it. The last exit is the teacher:
     no gradient flows into p_L through this term. With one output (C = 1) the distribution is
-    constant and only the task loss is left.
+    constant and only the task loss remains.
     """
     exit_logits = exit_logits_of(output)
     teacher = exit_logits[-1].detach().float().log_softmax(-1)

@@ -101,7 +101,7 @@ def build(name: str, attention: str = "eager", task: str = "Model", **config: An
 
 @cache
 def model_of(name: str, attention: str, dtype: torch.dtype) -> Any:
-    """The base model in `dtype`, shared by the tests; leave it as it is."""
+    """The base model in `dtype`, shared by the tests; do not change it."""
     return build(name, attention).to(dtype)
 
 
@@ -156,7 +156,7 @@ def assert_as_exact(ours: Tensor, theirs: Tensor, exact: Tensor) -> None:
     """Our error against fp64 is at most twice theirs (plus two roundings of the result).
 
     Both errors are sums of the same kind of roundings in another order, so they are of one size;
-    the two roundings keep a result that they happen to hit exactly from asking the same of us.
+    the two roundings are for results that transformers happens to hit exactly.
     """
     rounding = 2 * torch.finfo(ours.dtype).eps * exact.abs().max()
     allowed = 2 * (theirs.double() - exact).abs().max() + rounding

@@ -1,4 +1,4 @@
-"""`Context.select`: a batch goes on with some of its samples."""
+"""`Context.select`: a batch continues with some of its samples."""
 
 from __future__ import annotations
 

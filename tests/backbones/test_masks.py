@@ -1,4 +1,4 @@
-"""The additive mask: its form, when there is none, and that the host does not look at it."""
+"""The additive mask: its form, when there is none, and that the host does not read it."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_mask_that_hides_nothing_is_kept_where_looking_would_wait() -> None:
 
 @pytest.mark.parametrize("mask", [None, torch.ones(2, 3), MASK])
 def test_unsupported_attention(mask: Tensor | None) -> None:
-    # Whether or not there is a mask: what a call may do must not hang on what is in its batch.
+    # Whether or not there is a mask: what is refused must not depend on what is in the batch.
     with pytest.raises(ValueError, match=r"got 'flash_attention_2'; wanted one of sdpa, eager"):
         attention_bias(mask, torch.ones(2, 3, 8), "flash_attention_2")
 

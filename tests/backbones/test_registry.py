@@ -1,4 +1,4 @@
-"""From a model to its adapter: task models, unknown families, and a family of one's own."""
+"""From a model to its adapter: task models, unknown families, and a family of your own."""
 
 from __future__ import annotations
 

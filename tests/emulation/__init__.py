@@ -1,7 +1,7 @@
 """The CUDA kernel of the exit step on an emulated GPU: its source, compiled for the CPU.
 
-`exit_step` is called like `eefast.ops.exit_step`, on CPU tensors. device.h says what the emulated
-GPU is like, and which mistakes it shows.
+`exit_step` is called like `eefast.ops.exit_step`, on CPU tensors. device.h describes the emulated
+GPU and which mistakes it shows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def exit_step(
     call = prepare(hidden, head, table, state, **step)
     conditionals = load(kernel).exit_step(call, seed)
     if call["control"][0]:
-        raise RuntimeError(f"{call['control'][0]} arrivals are left after the launch")
+        raise RuntimeError(f"{call['control'][0]} arrivals remain after the launch")
     return list(conditionals)
 
 

@@ -1,4 +1,4 @@
-"""Runs calls of `prepare` in a process of its own, which may fall, and knows nothing of torch."""
+"""Runs calls of `prepare` in a process of its own, which may crash and does not import torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATE = [
 def run_apart(
     library: Path, calls: list[dict[str, Any]], folder: Path, **environment: str
 ) -> tuple[list[dict[str, Any]], str]:
-    """The calls as they are afterwards, call i with seed i, and "" or what went wrong."""
+    """The calls as they are afterwards, call i with seed i, and the error, or ""."""
     places = [
         {name: value.ctypes.data % ALIGNMENT for name, value in call.items() if _is_array(value)}
         for call in calls
@@ -50,7 +50,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _placed(array: Any, offset: int) -> Any:
-    """A copy as far from an aligned address as the original was, which pickling forgets."""
+    """A copy with the alignment of the original, which pickling does not keep."""
     memory = np.empty(array.nbytes + 2 * ALIGNMENT, np.uint8)
     start = (offset - memory.ctypes.data) % ALIGNMENT
     placed = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)

@@ -16,7 +16,7 @@ namespace py = pybind11;
 namespace {
 
 // An array on the emulated device: in memory that ends where it ends, so that the address sanitiser
-// sees whoever goes beyond, and aligned as the original is.
+// sees any access beyond it, and aligned as the original is.
 class DeviceArray {
  public:
   explicit DeviceArray(py::array host) : host_(std::move(host)) {

@@ -106,7 +106,7 @@ class View {
 
   std::vector<uint32_t>& memory_;
   size_t size_;
-  std::unique_ptr<uint32_t[]> seen_, known_;  // exactly as large as they claim, for the sanitiser
+  std::unique_ptr<uint32_t[]> seen_, known_;  // of the exact size, for the sanitiser
 };
 
 struct Block {
@@ -177,7 +177,7 @@ class Grid {
   }
 
  private:
-  // Threads to lend, for stacks are dear. Those of a launch that failed never return.
+  // A pool of threads, because stacks are expensive. Those of a failed launch never return to it.
   static std::vector<Threads>& pool() {
     static std::vector<Threads> pool;
     return pool;
@@ -203,7 +203,7 @@ class Grid {
     blockIdx.x = block.index;
   }
 
-  // Lets one warp run as far as it gets, or all threads past a barrier.
+  // Runs one warp until it waits, or lets all threads pass a barrier.
   void step(Block& block) {
     const unsigned warps = threads_ / kWarp, start = random_.below(warps);
     for (unsigned i = 0; i < warps; ++i) {
@@ -246,7 +246,7 @@ class Grid {
       if (!(wait.mask >> i & 1)) continue;
       const auto source = static_cast<unsigned>(lane(i).wait.source);
       if (wait.kind == Kind::kShuffle && !(wait.mask >> source & 1)) {
-        fail(block, first + i, "reads a lane that its mask leaves out");
+        fail(block, first + i, "reads a lane that is not in its mask");
       }
       lane(i).result = wait.kind == Kind::kBallot ? ballot : lane(source).wait.value;
       lane(i).state = State::kReady;

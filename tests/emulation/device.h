@@ -1,7 +1,7 @@
 // A GPU in one thread of the CPU, for kernels that are compiled as plain C++.
 //
 // Every thread of a block is a fibre. It runs until it waits for others (a barrier, a shuffle) or
-// pauses (an atomic, a fence); who runs next is drawn from a seed. A few blocks are resident at a
+// pauses (an atomic, a fence); a seed decides which thread runs next. A few blocks are resident at a
 // time and take turns. Shared memory begins as 0xFF, which is a NaN. A block sees what others have
 // written to the scratch memory only after a fence on both sides.
 
@@ -39,7 +39,7 @@ void fence();
 extern std::vector<std::pair<uint64_t, unsigned>> conditionals;
 
 // Runs a kernel, handing it the scratch memory as its block sees it: so many floats, NaN at first.
-// Throws std::runtime_error if threads wait for one another for ever.
+// Throws std::runtime_error at a deadlock.
 void launch(
     unsigned blocks, unsigned threads, size_t floats, uint64_t seed,
     const std::function<void(float* scratch)>& kernel);

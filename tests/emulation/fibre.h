@@ -1,4 +1,4 @@
-// A thread of execution with a stack of its own, that runs until it hands over.
+// A thread of execution with its own stack, which runs until it yields.
 
 #pragma once
 

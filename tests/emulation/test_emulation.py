@@ -74,28 +74,28 @@ def test_no_order_of_threads_and_blocks_matters(pooler, c, extended):
          "    if (row == 0) running.count = __popc(all);\n  }"),
         # logits behind a pooler are reduced before they are written
         ("logits, as_it_is);\n    __syncthreads();", "logits, as_it_is);"),
-        # a block arrives before its warps are done; reads its verdict before it is written
+        # a block arrives before its warps are done; reads whether it is last before that is written
         ("__shared__ bool is_last;\n  __syncthreads();", "__shared__ bool is_last;"),
         ("is_last = before == gridDim.x - 1;\n  }\n  __syncthreads();",
          "is_last = before == gridDim.x - 1;\n  }"),
-        # what a block wrote is not visible when it arrives; what others wrote is not seen
+        # a block's writes are not visible when it arrives; it does not see the writes of others
         ("    __threadfence();\n    const auto before", "    const auto before"),
         ("1ull);\n    __threadfence();", "1ull);"),
         # not the last block to arrive but the last by number; the last but one
         ("before == gridDim.x - 1", "blockIdx.x == gridDim.x - 1"),
         ("before == gridDim.x - 1", "before == gridDim.x - 2"),
-        # arrivals are left to the next launch
+        # arrivals are not reset for the next launch
         ("    step.control[0] = 0;\n", ""),
         # only some threads come to the barrier, or to the shuffle
         ("const bool any_stays = __syncthreads_or(stays);",
          "const bool any_stays = threadIdx.x < 32 ? __syncthreads_or(stays) : stays;"),
-        ("leaving = __shfl_sync(kAllLanes, leaving, 0);",
-         "if (lane() < 16) leaving = __shfl_sync(kAllLanes, leaving, 0);"),
+        ("exiting = __shfl_sync(kAllLanes, exiting, 0);",
+         "if (lane() < 16) exiting = __shfl_sync(kAllLanes, exiting, 0);"),
         # lanes read a score that lane 0 may have written already
         ("  if (lane() == 0) {\n    now.agrees", "  {\n    now.agrees"),
         # a vote is cast while other lanes read the votes
         ("lane() == vote % kWarpSize) votes", "lane() == 0) votes"),
-        # rows of samples that have left
+        # rows of exited samples
         ("runs = step.exit_layer[sample] == 0;", "runs = true;"),
         # the tile of another row
         ("out[(row + lane())", "out[lane()"),
@@ -127,8 +127,8 @@ def test_a_planted_mistake_is_found(right, wrong, tmp_path):
         ("  __syncthreads();\n  return is_last;",
          "  if (lane() == 0) { __syncthreads(); } else { \n__syncthreads(); }\n  return is_last;",
          "in __syncthreads at line .* waits at another barrier than thread 0"),
-        ("leaving = __shfl_sync(kAllLanes, leaving, 0);",
-         "if (lane() < 16) leaving = __shfl_sync(kAllLanes, leaving, 0);",
+        ("exiting = __shfl_sync(kAllLanes, exiting, 0);",
+         "if (lane() < 16) exiting = __shfl_sync(kAllLanes, exiting, 0);",
          "in a shuffle at line .* waits for lanes that do not come"),
     ],
 )  # fmt: skip

@@ -29,13 +29,13 @@ pytestmark = pytest.mark.skipif(
 
 
 def call(
-    dtype, d, c, *, rows=5, pooler=False, bias=True, tokens=None, exit=1, left=1,
+    dtype, d, c, *, rows=5, pooler=False, bias=True, tokens=None, exit=1, exited=1,
     accumulate=Accumulate.NONE, kind=ScorerKind.NONE,
 ):  # fmt: skip
     """A call in which nothing is larger than it has to be."""
     network = kind is ScorerKind.NETWORK
     state = ExitState.start(rows + 1, c, 2, votes=bool(accumulate) or network, memory=bool(kind))
-    state.exit_layer[1 : 1 + left] = 1
+    state.exit_layer[1 : 1 + exited] = 1
     samples = torch.arange(rows, 0, -1) if rows else torch.empty(0, dtype=torch.int64)
     head = make_head(d, c + (kind is ScorerKind.ROW), dtype, pooler, bias)
     scorer = torch.full((3, c + 4 + exit), 0.1) if network else None
@@ -127,7 +127,7 @@ def test_vectors_are_read_where_they_can_be(where, tmp_path):
 def test_a_read_out_of_bounds_is_found(right, wrong, tmp_path):
     kernel = planted(KERNEL.read_text(), right, wrong)
     _, error = run_sanitized(
-        [call(torch.float32, 33, 3, left=0, tokens=2, exit=2, kind=ScorerKind.ROW)],
+        [call(torch.float32, 33, 3, exited=0, tokens=2, exit=2, kind=ScorerKind.ROW)],
         tmp_path, kernel,
     )  # fmt: skip
     assert "AddressSanitizer" in error or "runtime error" in error

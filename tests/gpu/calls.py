@@ -1,4 +1,4 @@
-"""Calls on a real GPU, held against the CPU; a hidden synchronisation is an error."""
+"""Calls on a real GPU, compared with the CPU; a hidden synchronisation is an error."""
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor

@@ -187,13 +187,13 @@ def test_a_captured_step_reads_the_table_when_it_is_replayed(impl, pooler):
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step_once()
-    for threshold, leaves in ((math.inf, False), (0.0, True), (math.inf, False)):
+    for threshold, exits in ((math.inf, False), (0.0, True), (math.inf, False)):
         for tensor, start in zip(state, fresh, strict=True):
             tensor.copy_(start)
         table[0, 1] = threshold
         graph.replay()
-        assert state.exit_layer.tolist() == [int(leaves)] * 5
-        assert state.running.tolist() == [not leaves, False]
+        assert state.exit_layer.tolist() == [int(exits)] * 5
+        assert state.running.tolist() == [not exits, False]
 
 
 @pytest.mark.parametrize("impl", ["cuda"], indirect=True)

@@ -91,7 +91,7 @@ def test_many_shapes_and_exits(on_cpu, back_end):
 
 
 @pytest.mark.parametrize("back_end", BACK_ENDS)
-def test_what_is_given_up_gives_its_memory_back(on_gpu, back_end):
+def test_a_discarded_shape_frees_its_memory(on_gpu, back_end):
     skip_without(back_end)
 
     def held():
@@ -110,7 +110,7 @@ def test_what_is_given_up_gives_its_memory_back(on_gpu, back_end):
 
 
 @pytest.mark.filterwarnings("ignore:captured shapes do not all fit")
-def test_shapes_given_up_are_captured_again(on_cpu, on_gpu):
+def test_discarded_shapes_are_captured_again(on_cpu, on_gpu):
     fast, on_host = graph(on_gpu), compile(on_cpu, MIXED)
     batches = [inputs_for(on_cpu, samples, padded=True) for samples in (1, 2, 3)]
     fast(**to_gpu(batches[0]))
@@ -143,7 +143,7 @@ def test_every_family_in_every_precision(family, dtype):
         wanted = compile(model, policy, runtime="sync")(**inputs)
         out = call(fast, inputs)
         assert torch.equal(out.exit_layer, wanted.exit_layer)
-        # The same kernels, but for padding to the bucket and another order of sums.
+        # The same kernels, except for padding to the bucket and another order of sums.
         tolerance = 1e-4 if dtype == torch.float32 else 32 * torch.finfo(dtype).eps
         torch.testing.assert_close(out.logits, wanted.logits, atol=tolerance, rtol=tolerance)
 
@@ -181,7 +181,7 @@ def test_a_capture_that_cuda_spoils_does_no_harm(on_cpu, on_gpu, monkeypatch):
 
     def waiting(index, hidden, layer_inputs):
         met.append(index)
-        if met.count(2) == 3:  # while it is recorded; no operator tells
+        if met.count(2) == 3:  # while it is recorded; it is no operator
             torch.cuda.synchronize()
         return layer(index, hidden, layer_inputs)
 

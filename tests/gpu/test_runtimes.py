@@ -87,7 +87,7 @@ def test_a_busy_gpu_is_waited_for_only_beyond_depth(on_gpu):
 
 
 def test_sync_answers_as_the_cpu_and_does_synchronise(on_cpu, on_gpu):
-    """Which also shows that the mode above finds what it is to find."""
+    """This also shows that the mode above finds a synchronisation."""
     inputs = inputs_for(on_cpu, 8)
     fast = compile(on_gpu, Confidence(0.6), runtime="sync")
     check(fast(**to_gpu(inputs)), compile(on_cpu, Confidence(0.6))(**inputs))
@@ -106,7 +106,7 @@ def test_threads_may_call_one_model_at_once(on_cpu, on_gpu, own_streams):
     check_from_threads(fast, batches, wanted, own_streams)
 
 
-def test_a_call_given_up_half_way_does_no_harm(on_cpu, on_gpu, monkeypatch):
+def test_an_abandoned_call_does_no_harm(on_cpu, on_gpu, monkeypatch):
     inputs = inputs_for(on_cpu, 8, padded=True)
     fast, on_device = compile(on_gpu, Confidence(0.6)), to_gpu(inputs)
     fast(**on_device)
@@ -119,7 +119,7 @@ def test_a_call_given_up_half_way_does_no_harm(on_cpu, on_gpu, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(on_gpu.layers, "layer", interrupted)
-        torch.cuda._sleep(HALF_A_SECOND)  # its news are still to come when the next call starts
+        torch.cuda._sleep(HALF_A_SECOND)  # its outcomes have not arrived when the next call starts
         with pytest.raises(KeyboardInterrupt):
             fast(**on_device)
     check(fast(**on_device), compile(on_cpu, Confidence(0.6))(**inputs))

@@ -1,4 +1,4 @@
-"""Which kernels a call launches, and that it does not matter."""
+"""Which kernels a call launches, and that all give the same result."""
 
 import os
 import subprocess
@@ -62,7 +62,7 @@ PARTS = [
 @pytest.mark.parametrize("d", [8, 64])
 @pytest.mark.parametrize("pooler", [False, True])
 def test_both_ways_give_the_same(d, pooler, parts):
-    """At the border between one program and tiles the answer is one, up to rounding."""
+    """At the border between one program and tiles both give the same, up to rounding."""
     few = launch.ONE_PROGRAM_OUTPUTS
     learned, votes = "scorer_kind" in parts, "accumulate" in parts
     c = few - learned
@@ -124,7 +124,7 @@ def test_what_tiles_cannot_do_is_refused(parts, words):
 
 
 def test_autotuning_is_asked_for():
-    """The tuner needs a GPU to run; here, that the launch leaves the choice to it."""
+    """The tuner needs a GPU to run; this checks that the launch lets it choose."""
     program = """
 import torch
 from eefast.kernels import launch

@@ -48,7 +48,7 @@ def table_of(exits, weight=1.0, threshold=0.9, tau=0.5):
 
 
 def error_budget(hidden, head):
-    """What the logits may err by: twice what same-dtype PyTorch errs by, both against float64.
+    """The error budget of logits: twice the error of same-dtype PyTorch, both against float64.
 
     PyTorch may be lucky on a few numbers, so never less than four roundings of the largest logit,
     nor than one rounding of the largest sum of magnitudes |w| |x|, which is what the rounding
@@ -74,8 +74,8 @@ def error_budget(hidden, head):
 def assert_same(got, want, budget, threshold=None):
     """Integers exactly, floats within the budget.
 
-    Rows whose score lies within the budget of the threshold may go either way; they are left out,
-    and there must be rows left. (A score is a sum of at most 8 numbers in [-1, 1] that move no
+    Rows whose score lies within the budget of the threshold may go either way; they are skipped,
+    and other rows must remain. (A score is a sum of at most 8 numbers in [-1, 1] that move no
     faster than the logits, so 8 budgets cover it.)
     """
     sure = torch.ones(len(got.score), dtype=torch.bool)
@@ -95,9 +95,9 @@ def assert_same(got, want, budget, threshold=None):
             torch.testing.assert_close(
                 ours[sure].double(), exact[sure], atol=8 * budget, rtol=1e-5, equal_nan=True
             )
-    left = sure & (want.exit_layer > 0)
+    exited = sure & (want.exit_layer > 0)
     torch.testing.assert_close(
-        got.logits[left].double(), want.logits[left], atol=budget, rtol=0, equal_nan=True
+        got.logits[exited].double(), want.logits[exited], atol=budget, rtol=0, equal_nan=True
     )
     if sure.all():
         assert torch.equal(got.running, want.running)
@@ -108,7 +108,7 @@ def copy_of(state):
 
 
 def run_in_place(impl, *args, **kwargs):
-    """`exit_step` with one of IMPLS, on whatever this machine has for it."""
+    """`exit_step` with one of IMPLS, on the device that this machine has for it."""
     if impl == "cuda":  # on tensors that are on the CPU
         emulation.exit_step(*args, **kwargs)
     else:
@@ -119,7 +119,7 @@ BORDER = 64  # elements on either side of what may be written
 
 
 def run(impl, hidden, head, table, state, **kwargs):
-    """The state after the step, which may not have written beside it."""
+    """The state after the step; also checks that nothing beside it was written."""
     wide = [None if t is None else torch.full([t.numel() + 2 * BORDER], 77).to(t) for t in state]
     got = ExitState(
         *(

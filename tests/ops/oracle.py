@@ -1,4 +1,4 @@
-"""The exit step once more, in Python floats and for one row at a time: what tests compare with."""
+"""The exit step once more, in Python floats and for one row at a time: what tests compare to."""
 
 import math
 

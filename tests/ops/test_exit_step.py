@@ -45,7 +45,7 @@ def test_sizes(impl, dtype, pooler, d, c):
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("scale", [1e-4, 1e-2, 3.0])
 def test_poolers_of_all_sizes(impl, scale):
-    """tanh keeps its digits near 0, where heads may make much of little."""
+    """tanh keeps its digits near 0, where heads may amplify small numbers."""
     hidden, head = make_hidden(7, 64), make_head(64, 3, pooler=True, pooler_scale=scale)
     check(
         impl, hidden, head, table_of(1), ExitState.start(7, 3, 1),
@@ -151,7 +151,7 @@ def test_ties_go_to_the_lowest_class(impl, c):
 def test_nan_never_exits_early_and_answers_at_the_last_exit(impl, keep, gain):
     hidden = torch.tensor([[math.nan, 1.0], [1.0, 0.0]])
     head = HeadWeights(None, None, torch.tensor([[0.0, 1.0], [1.0, 1.0], [9.0, 9.0]]), None)
-    table = table_of(2, threshold=-2.0)  # everything that is a number leaves at once
+    table = table_of(2, threshold=-2.0)  # every sample without NaN exits at once
     state = ExitState.start(2, 3, 2)
     state = run(impl, hidden, head, table, state, exit=1, layer=1, keep=keep, gain=gain)
     assert state.exit_layer.tolist() == [0, 1]
@@ -192,7 +192,7 @@ FEW_AND_MANY = [(3, 0.9), (600, 0.1)]  # classes, and a threshold that some samp
 
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize(("c", "threshold"), FEW_AND_MANY)
-def test_a_sample_that_left_is_never_touched_again(impl, c, threshold):
+def test_an_exited_sample_is_never_touched_again(impl, c, threshold):
     head, table = make_head(8, c), table_of(3, threshold=threshold)
     step = dict(keep=Keep.AGREE, gain=Gain.CONFIDENCE)
     first = run(
@@ -250,7 +250,7 @@ def test_the_head_reads_the_token_asked_for(impl, dtype, pooler):
 @pytest.mark.parametrize("c", [2, 5, 600])
 @pytest.mark.parametrize("gap", [5.0, 20.0, 60.0])
 def test_entropy_is_accurate_when_one_logit_dominates(impl, c, gap):
-    """To all of float32's digits, where p ln p of a rounded softmax has none left."""
+    """To all of float32's digits, where p ln p of a rounded softmax has lost them all."""
     z = torch.zeros(1, c)
     z[0, c // 2] = gap
     got = run(

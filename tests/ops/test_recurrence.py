@@ -54,7 +54,7 @@ def test_signals_match_the_oracle(z):
 
 @given(st.lists(finite_logits, min_size=2, max_size=6), st.floats(-100, 100, width=32))
 def test_signals_do_not_change_when_all_logits_shift(z, shift):
-    # Only shifts that float32 carries out exactly: what is lost in z + shift is not ours.
+    # Only shifts that are exact in float32: rounding of z + shift is not under test.
     moved = torch.tensor(z) + shift
     if not torch.equal(moved - shift, torch.tensor(z)):
         return

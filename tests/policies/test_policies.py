@@ -67,7 +67,7 @@ def exit_of(policy, z):
 
 
 def first(conditions):
-    return next((i for i, leaves in enumerate(conditions, 1) if leaves), 4)
+    return next((i for i, exits in enumerate(conditions, 1) if exits), 4)
 
 
 def close(values, threshold):
@@ -126,7 +126,7 @@ def test_the_earliest_exits_are_the_papers():
     assert exit_of(PCEE(2, 0.5), agree_and_sure) == 2
 
 
-def test_equality_leaves_at_confidence_but_not_at_entropy():
+def test_equality_exits_at_confidence_but_not_at_entropy():
     even = torch.zeros(4, 1, 2)  # confidence 1/2, normalised entropy 1, both exactly
     trace = ExitTrace(even, torch.zeros(1, dtype=torch.int64))
     assert simulate(Confidence(0.5), trace).exit.item() == 1
@@ -168,7 +168,7 @@ def test_scalars_and_one_number_per_exit_are_the_same():
 def test_a_policy_of_your_own_takes_a_few_lines():
     @dataclass(frozen=True)
     class ConfidentPatience(Policy):
-        """Leave after `patience` confident exits, all predicting the same without a break."""
+        """Exit after `patience` confident exits in a row that all predict the same."""
 
         name = "test-confident-patience"
         keep, gain = Keep.AGREE, Gain.CONFIDENCE_ABOVE

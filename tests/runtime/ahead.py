@@ -15,7 +15,7 @@ from tests.runtime.test_direct import TOLERANCE
 SAMPLES = 24
 ALL = tuple(range(SAMPLES))
 EVERY, PAIRS, UNEVEN = (1, 2, 3, 4), (2, 4), (1, 3, 4)
-MIXED = Confidence(0.6)  # of the samples below, some leave at every exit
+MIXED = Confidence(0.6)  # some of the samples below exit at every exit
 
 
 @cache
@@ -39,7 +39,7 @@ def wanted(policy, *exits):
 
 
 class Call:
-    """One call of a run-ahead runtime, and what became of it."""
+    """One call of a run-ahead runtime, and its results."""
 
     def __init__(self, policy, new_queue, *, exits=EVERY, rows=ALL, depth=1):
         self.policy, self.exits, self.rows = policy, exits, list(rows)
@@ -59,7 +59,7 @@ class Call:
     @torch.inference_mode()
     def run(self):
         inputs = {name: value[self.rows] for name, value in inputs_of(*self.exits).items()}
-        # What hides nothing, the CPU looks up; no GPU would.
+        # On the CPU, eefast reads whether a mask hides nothing; on a GPU it would not.
         with (
             patch("eefast.backbones.families.encoder.hides_nothing", lambda mask: False),
             Questions() as questions,
@@ -81,6 +81,6 @@ class Call:
 
     @property
     def stages_needed(self):
-        """Up to the one in which the last sample left."""
+        """Up to the one in which the last sample exited."""
         last = int(wanted(self.policy, *self.exits)[0][self.rows].max())
         return next(n for n, stage in enumerate(self.plan.stages, 1) if last in stage.layers)

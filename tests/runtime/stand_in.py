@@ -1,7 +1,7 @@
-"""Stand-ins for a GPU's stream, on CPU tensors: call queues that work as late as they are told to.
+"""Stand-ins for a GPU's stream, on CPU tensors: call queues that work as late as a test wants.
 
 `StandIn` is a device with a worker thread and random lags. `Late` works only when it is waited for,
-`Instant` before the host looks again: the two extremes, and nothing in them is left to chance.
+`Instant` before the host looks again: the two extremes, both deterministic.
 
 What a CUDA stream gives, they give: work is done in the order of enqueueing, and fresh host memory
 holds what was left there. On `StandIn`, copies land in pieces, all calls share the one device,
@@ -32,7 +32,7 @@ class _OnTheCpu(CallQueue):
 
 
 class Late(_OnTheCpu):
-    """Does nothing until it is waited for, and then no more than it must."""
+    """Does nothing until the host waits, and then no more than it must."""
 
     def __init__(self, slots, samples, device):
         super().__init__(slots, samples, device)
@@ -118,7 +118,7 @@ class StandIn:
                 work()
                 continue
             self.lag()
-            if call.error is None:  # nothing runs behind what has failed
+            if call.error is None:  # nothing runs after a failure
                 try:
                     work()
                 except Exception as error:
@@ -147,7 +147,7 @@ class _StandInQueue(_OnTheCpu):
 
     def fail(self, error):
         self.error = error
-        for landed in self._landed:  # whoever waits hears of it
+        for landed in self._landed:  # the next wait raises it
             landed.set()
 
     def poll(self, slot):

@@ -1,4 +1,4 @@
-"""What a call asks of CUDA, and in which order; tests/gpu has the real thing."""
+"""What a call asks of CUDA, and in which order; tests/gpu runs it on a GPU."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from eefast.runtime.call_queue import CudaQueue
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What was asked for, in order, of a PyTorch that pins memory and records events on paper."""
+    """What was asked for, in order, of a PyTorch that only notes pinned memory and events."""
     asked = []
     empty, copy = torch.empty, torch.Tensor.copy_
 
@@ -56,7 +56,7 @@ def test_each_copy_is_followed_by_its_event_and_read_without_asking(asked):
     assert asked[6:] == ["wait for event 0"]
 
 
-def test_news_that_have_not_arrived_whole_have_not_arrived(asked):
+def test_an_outcome_that_arrived_in_part_has_not_arrived(asked):
     queue = CudaQueue(1, 3, torch.device("cuda:0"))
     queue._slots[0, :2] = torch.tensor([1, 1], dtype=torch.int32)
     assert queue.poll(0) is None

@@ -227,7 +227,7 @@ def test_options_reach_the_runtime(model, monkeypatch):
     monkeypatch.setitem(RUNTIMES, "runahead", runtime)
     options = {"depth": 2}
     fast = compile(model, Never(), runtime="runahead", options=options)
-    options["depth"] = 3  # the caller's affair
+    options["depth"] = 3  # up to the caller
     copy.deepcopy(fast)
     assert given == [{"depth": 2}] * 2
 

@@ -75,7 +75,7 @@ def test_a_batch_gives_what_its_samples_give_alone(model, policy, impl, padded):
     torch.testing.assert_close(out.score, scores, **TOLERANCE)
 
 
-def test_the_cases_above_do_leave_at_different_exits(model):
+def test_the_cases_above_do_use_different_exits(model):
     inputs = inputs_for(model, 24)
     for policy in POLICIES[:6]:
         assert len(compile(model, policy)(**inputs).exit_layer.unique()) > 1, policy
@@ -128,7 +128,7 @@ def test_layers_behind_the_last_exit_needed_are_not_run(monkeypatch):
     assert calls == [(1, 3)]
 
 
-def test_rows_that_left_are_dropped(monkeypatch):
+def test_exited_rows_are_evicted(monkeypatch):
     model = tiny_model()
     calls = count_layers(model, monkeypatch)
     out = compile(model, Confidence(0.7))(**inputs_for(model, 24))
@@ -144,8 +144,8 @@ def test_evicting_pays_by_the_stated_ratio():
     assert _evicting_pays(100, 98)
 
 
-def test_few_leaving_a_large_batch_stay_in_it_untouched(monkeypatch):
-    """Rows that left but were not dropped: the exit step must skip them."""
+def test_a_few_exited_rows_stay_in_a_large_batch_untouched(monkeypatch):
+    """Exited rows that were not evicted: the exit step must skip them."""
     model = tiny_model()
     inputs = inputs_for(model, 24)
     policy = Confidence(0.7)

@@ -72,7 +72,7 @@ def test_no_lag_changes_an_answer_or_wastes_more_than_depth(
     assert stats.host_syncs == call.waits
 
 
-def test_mixed_leaves_at_every_exit():
+def test_mixed_exits_at_every_exit():
     assert sorted(set(wanted(MIXED, *EVERY)[0].tolist())) == list(EVERY)
 
 
@@ -94,7 +94,7 @@ def test_a_device_that_is_always_late_is_waited_for_beyond_depth_only(threshold,
     assert call.questions == 0  # waiting for an event is all that it does
     stages = len(call.plan.stages)
     enqueued = min(call.stages_needed + depth, stages)
-    # Whether to go on after stage n is asked when stage n + depth stands in the queue, and never
+    # Whether to continue after stage n is asked when stage n + depth is in the queue, and never
     # after the last.
     assert call.waits == min(call.stages_needed, max(0, stages - 1 - depth))
     (stats,) = call.stats.calls
@@ -123,7 +123,7 @@ def rows_run(monkeypatch, model):
 
 
 @pytest.mark.parametrize(("new_queue", "behind"), [(Instant, 0), (Late, 1)])
-def test_rows_known_to_have_left_are_dropped(monkeypatch, new_queue, behind):
+def test_rows_known_to_have_exited_are_evicted(monkeypatch, new_queue, behind):
     monkeypatch.setattr("eefast.runtime.runahead._evicting_pays", EVICTING["whenever a row can go"])
     call = Call(MIXED, new_queue)
     ran = rows_run(monkeypatch, call.model)
@@ -201,7 +201,7 @@ def fail_once_at(layer, model, monkeypatch):
 
 @pytest.mark.parametrize("layer", [1, 2, 4])
 @pytest.mark.parametrize("lags", [[0.0], [1e-3]])
-def test_a_layer_that_fails_on_the_device_is_heard_of(monkeypatch, layer, lags):
+def test_a_layer_that_fails_on_the_device_raises(monkeypatch, layer, lags):
     with StandIn(lags) as device:
         call = Call(Confidence(2.0), device.queue)
         fail_once_at(layer, call.model, monkeypatch)
@@ -231,8 +231,8 @@ def test_a_layer_that_fails_on_the_host_ends_the_call(monkeypatch, layer):
 
 
 @pytest.mark.parametrize("before", [1, 2, 3])
-def test_a_call_given_up_half_way_does_no_harm(monkeypatch, before):
-    """Ctrl-C between two stages, while the device has done nothing of the first ones yet."""
+def test_an_abandoned_call_does_no_harm(monkeypatch, before):
+    """Ctrl-C between two stages, before the device has done any of the first ones."""
     monkeypatch.setattr("eefast.runtime.runahead._evicting_pays", EVICTING["whenever a row can go"])
     call = Call(MIXED, Late, depth=3)
     enqueue, enqueued = Late.enqueue, itertools.count(1)
@@ -246,7 +246,7 @@ def test_a_call_given_up_half_way_does_no_harm(monkeypatch, before):
         call.run()
     given_up = call.queue
     call.run()
-    given_up.finish()  # its news arrive while the next call is under way
+    given_up.finish()  # its outcomes arrive while the next call is running
     call.queue.finish()
     call.check()
     assert not torch.equal(given_up._slots, call.queue._slots)

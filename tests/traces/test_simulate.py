@@ -70,7 +70,7 @@ def test_samples_do_not_influence_each_other(order, policy):
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
-def test_a_higher_threshold_never_leaves_earlier(a, b):
+def test_a_higher_threshold_never_exits_earlier(a, b):
     low, high = sorted((a, b))
     trace = random_trace()
     for family in (Confidence, lambda t: BEEM(1.0, 4 * t)):

@@ -31,8 +31,8 @@ class EncoderBackbone(Backbone):
 
     Layers are called as modules, never through their `forward` or their parts: gradient
     checkpointing, sharding, off-loading and users' hooks live in the call. Of its arguments only
-    these two mean anything to an encoder; leaving the others out keeps them from travelling through
-    four levels of keyword arguments. The attention implementation is read at each `start`, so
+    these two matter to an encoder; without the others, nothing has to pass through four levels of
+    keyword arguments. The attention implementation is read at each `start`, so
     `model.set_attn_implementation` takes effect.
 
     Raises:
@@ -101,7 +101,7 @@ class EncoderBackbone(Backbone):
         except KeyError:
             raise IndexError(f"index: got layer {index}; wanted 1 to {self.depth}") from None
         if hidden.shape[0] == 0:
-            return hidden  # transformers' layers cannot split nothing into heads
+            return hidden  # transformers' layers cannot split an empty batch into heads
         return self._run(module, hidden, context)
 
     def _run(self, module: nn.Module, hidden: Tensor, context: Any) -> Tensor:

@@ -72,7 +72,7 @@ class GenericBackbone(Backbone):
         """The hidden states before layer 1, and the context; `check` has passed the inputs."""
         samples = inputs[self._main(inputs)].shape[0]
         rows = partial(self._rows_of, dict(inputs))
-        if samples == 0:  # transformers' layers cannot split nothing into heads
+        if samples == 0:  # transformers' layers cannot split an empty batch into heads
             calls = [Arguments((), {}, None)] * self.depth
             return self._nothing(1), GenericContext(calls, 0, None, None, rows)
         hidden, calls = self._prelude(inputs)

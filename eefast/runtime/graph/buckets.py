@@ -29,7 +29,7 @@ class LengthBuckets:
         if lengths is None:
             return
         try:
-            if not isinstance(lengths, Sequence):  # an iterator would be there only once
+            if not isinstance(lengths, Sequence):  # an iterator could be read only once
                 raise TypeError
             self._given = [operator.index(length) for length in lengths]
         except TypeError:

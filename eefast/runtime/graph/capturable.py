@@ -1,4 +1,4 @@
-"""Finds, before anything is captured, what a CUDA graph cannot hold."""
+"""Finds what a CUDA graph cannot hold, before anything is captured."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def not_capturable(place: str, reason: str) -> RuntimeError:
 def _reason_against(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     if torch.Tag.data_dependent_output in func.tags:
         return "has the host wait for a number"
-    # Indexing carries the tag for the sake of boolean masks; with whole numbers it is harmless.
+    # Indexing has the tag because of boolean masks; with whole numbers it is harmless.
     indexes = func.overloadpacket in _INDEXING
     by_mask = indexes and any(_is_mask(leaf) for leaf in tree_leaves(args[1]))
     if by_mask or (torch.Tag.dynamic_output_shape in func.tags and not indexes):
@@ -90,7 +90,7 @@ def _is_mask(leaf: Any) -> bool:
 
 
 def _draws(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Attention carries the tag for the sake of its dropout, which is off in evaluation mode."""
+    """Attention has the tag because of its dropout, which is off in evaluation mode."""
     for position, argument in enumerate(func._schema.arguments):
         if argument.name == "dropout_p":
             given = args[position] if position < len(args) else kwargs.get("dropout_p", 0.0)

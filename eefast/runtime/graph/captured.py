@@ -17,7 +17,7 @@ from eefast.runtime.graph.static_inputs import StaticInputs
 from eefast.runtime.plan import Plan, Stage
 
 Nodes = Literal["nested", "flat"]
-"""Where the IF node of a stage stands: inside that of the stage before, or behind it."""
+"""Where the IF node of a stage stands: inside that of the stage before, or after it."""
 
 
 class CapturedCall:
@@ -28,9 +28,9 @@ class CapturedCall:
             IF a sample runs after exit 2: stage 3
                 ...
 
-    It reads buffers of its own, the policy table among them, and its results are copied out of its
-    state, so that what a call returns stays what it is. The layers' own weights are read where they
-    are: changed in place, they are seen; replaced, they are not. Autocast is off.
+    It reads its own buffers, the policy table among them, and its results are copied out of its
+    state, so that later calls do not change what a call returned. The layers' weights are read in
+    place: a change in place takes effect, a replacement does not. Autocast is off.
 
     Args:
         device: records and replays.
@@ -67,7 +67,7 @@ class CapturedCall:
         self._state = PackedState(
             samples, classes, len(plan.table), self._table.device, plan.votes, plan.memory
         )
-        self._place = ""  # where in the model what is issued belongs
+        self._place = ""  # where in the model the current work belongs
         self._capture = device.capture()
         try:
             with device.warming_up():
@@ -86,7 +86,7 @@ class CapturedCall:
             raise
 
     def run(self, plan: Plan, inputs: Inputs, length: int | None) -> tuple[ExitState, int]:
-        """Enqueue one call. Gives its results, which the device may still be working on, and the
+        """Enqueue one call. Returns its results, which the device may still be working on, and the
         number of launches that it took.
 
         Args:
@@ -111,8 +111,8 @@ class CapturedCall:
 
     def _issue(self, node: Callable[[Stage], AbstractContextManager[None]] | None) -> None:
         """The whole model, all stages; with `node`, each but the first inside a node."""
-        # What is recorded holds for every call: it must not hang on where the first one came from,
-        # nor on copies of weights that autocast keeps for a while.
+        # The recording is used by every call, so it must not depend on the context of the first
+        # one, or on temporary copies of weights that autocast keeps.
         with torch.autocast(self._table.device.type, enabled=False):
             self._issue_all(node)
 

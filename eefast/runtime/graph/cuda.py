@@ -17,19 +17,20 @@ from eefast.runtime.graph.if_nodes import BindingsIfNodes, torch_has_if_nodes, t
 BackEnd = Literal["auto", "torch", "bindings"]
 
 _one_capture = threading.RLock()
-"""Held while a graph is captured or given up: CUDA spoils a capture if another thread waits for the
-device meanwhile, as beginning a capture does; and PyTorch must not lose a memory pool then."""
+"""Held while a graph is captured or discarded. CUDA spoils a capture if another thread waits for
+the device meanwhile, and beginning a capture waits; nor may PyTorch free a memory pool meanwhile.
+"""
 
 _dropped: list[tuple[int, list[torch.cuda.MemPool]]] = []
 """Devices and memory pools of captures that were never closed, until none is under way."""
 
 _spoiled: list[torch.cuda.CUDAGraph] = []
 """Graphs whose capture failed. PyTorch 2.13 may have left the streams of bodies in them, and would
-make those the current ones of whoever lets such a graph go."""
+make those the current streams of the thread that frees such a graph."""
 
 
 class CudaGraphDevice(GraphDevice):
-    """A CUDA device. What it cannot do is said here, before anything is captured.
+    """A CUDA device. It refuses what it cannot do before anything is captured.
 
     Args:
         device: of the model.
@@ -49,7 +50,7 @@ class CudaGraphDevice(GraphDevice):
                 "backend:cudaMallocAsync; runtime='runahead' can"
             )
         self._back_end = chosen_back_end(back_end)
-        # From another pool of PyTorch's than the streams that others are given.
+        # From a pool of PyTorch's that gives no streams to others.
         self._stream = torch.cuda.Stream(device, priority=-1)
         self._of_bodies: torch.cuda.Stream | None = None
         if self._back_end == "bindings":
@@ -57,7 +58,7 @@ class CudaGraphDevice(GraphDevice):
 
     @contextmanager
     def warming_up(self) -> Iterator[None]:
-        # On the stream of the captures, where libraries then find what they set up per stream.
+        # On the stream of the captures, so that libraries set up there what they keep per stream.
         here = torch.cuda.current_stream(self._stream.device)
         with _one_capture:
             self._stream.wait_stream(here)
@@ -124,9 +125,9 @@ class TorchCapture(Capture):
                 torch._C._cuda_clearCublasWorkspaces()
 
     def _clean_up(self) -> None:
-        """After a capture that failed, as far as PyTorch has not done it."""
+        """Clean up after a failed capture, as far as PyTorch has not done so."""
         _spoiled.append(self._graph)
-        with suppress(RuntimeError):  # it goes on filling the pool
+        with suppress(RuntimeError):  # it would continue to fill the pool
             torch._C._cuda_endAllocateToPool(self._stream.device_index, self._memory[0].id)
         if not torch_has_if_nodes():  # before 2.13 random numbers fail until a capture succeeds
             with suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph()):
@@ -192,9 +193,9 @@ class BindingsCapture(TorchCapture):
 
 
 def _give_back(device: int, pools: list[torch.cuda.MemPool]) -> None:
-    """Let go of pools that no graph uses, so that their memory is free; under `_one_capture`."""
+    """Free the memory of pools that no graph uses; hold `_one_capture`."""
     for pool in pools:
-        # Each node has PyTorch count two more users of the pool, and none less in the end.
+        # PyTorch counts two more users of the pool per node, and never subtracts them.
         while pool.use_count() > 1:
             torch._C._cuda_releasePool(device, pool.id)
     pools.clear()

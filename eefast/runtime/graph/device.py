@@ -1,7 +1,7 @@
 """What the graph runtime asks of a device: to record work once, and to do it again on demand.
 
-All that the runtime knows of CUDA is behind `GraphDevice` and `Capture`, so that its tests can put
-a recorder of their own in the place of a GPU.
+All that the runtime knows of CUDA is behind `GraphDevice` and `Capture`, so that its tests can
+replace the GPU by a recorder.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ class Capture(abc.ABC):
 
     @abc.abstractmethod
     def recording(self) -> AbstractContextManager[None]:
-        """Work issued inside is recorded and not done.
+        """Work issued inside is recorded, not done.
 
-        Tensors made inside keep their memory until `close`. If an exception leaves the context, the
-        capture is of no further use.
+        Tensors made inside keep their memory until `close`. If the context raises, the capture
+        is unusable.
         """
 
     @abc.abstractmethod
@@ -31,9 +31,9 @@ class Capture(abc.ABC):
 
         Args:
             flag: bool scalar on the device.
-            handle: int64 scalar on the device, if the work before gives the condition of its own
-                accord: it then sets the conditional handle whose number it finds here. A device
-                that has no use for that ignores it and reads `flag`.
+            handle: int64 scalar on the device, if the work before can set the condition itself:
+                it then sets the conditional handle whose number it finds here. A device
+                without such handles ignores it and reads `flag`.
         """
 
     @abc.abstractmethod
@@ -51,7 +51,7 @@ class Capture(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Wait until the last turn's work is done, and give the memory back."""
+        """Wait until the last turn's work is done, and free the memory."""
 
 
 class GraphDevice(abc.ABC):
@@ -59,7 +59,7 @@ class GraphDevice(abc.ABC):
 
     @abc.abstractmethod
     def warming_up(self) -> AbstractContextManager[None]:
-        """Work issued inside is done, in the way that makes what follows ready to be recorded."""
+        """Work issued inside is done once, so that it can be recorded afterwards."""
 
     @abc.abstractmethod
     def capture(self) -> Capture:

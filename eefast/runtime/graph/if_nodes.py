@@ -25,7 +25,7 @@ def torch_has_if_nodes() -> bool:
 
 @contextmanager
 def torch_if_node(graph: Any, flag: Tensor) -> Iterator[None]:
-    """A node by PyTorch: a kernel of its own reads the flag, the node stands behind it.
+    """A node by PyTorch: an extra kernel reads the flag, and the node follows it.
 
     Args:
         graph: the torch.cuda.CUDAGraph that is being captured.
@@ -39,13 +39,13 @@ def torch_if_node(graph: Any, flag: Tensor) -> Iterator[None]:
         try:
             graph.end_capture_to_conditional_node()
         except RuntimeError:
-            if body is not None:  # PyTorch leaves it capturing, if CUDA has spoiled the capture
+            if body is not None:  # PyTorch does not end it if CUDA has spoiled the capture
                 _end_capture(body)
             raise
 
 
 def _end_capture(stream: torch.cuda.Stream) -> None:
-    """Have a stream capture no longer, whatever CUDA says to that."""
+    """End a stream's capture, and ignore CUDA's answer."""
     driver = ctypes.CDLL("libcuda.so.1")
     driver.cuStreamEndCapture(ctypes.c_void_p(stream.cuda_stream), ctypes.byref(ctypes.c_void_p()))
 
@@ -70,7 +70,7 @@ class BindingsIfNodes:
 
     @staticmethod
     def missing() -> str | None:
-        """What is wanted for this and not there, or None."""
+        """What this needs and is missing, or None."""
         if cudart is None:
             return "the package cuda-bindings, of the CUDA that torch is built with"
         if not has_cuda():
@@ -98,7 +98,7 @@ class BindingsIfNodes:
             with torch.cuda.stream(self._stream):
                 yield
         except BaseException:
-            if self._in_body:  # whatever CUDA says to that, it is not what went wrong
+            if self._in_body:  # CUDA's answer is ignored: another error came first
                 cudart.cudaStreamEndCapture(at)
                 self._in_body = False
             raise
@@ -106,12 +106,12 @@ class BindingsIfNodes:
             self._end_body()
 
     def tell_handles(self) -> None:
-        """Write the handles where the exit steps look for them; after the capture."""
+        """Write the handles where the exit steps read them; call it after the capture."""
         for handle, number in self._to_tell:
             handle.fill_(number)
 
     def _add(self, stream: torch.cuda.Stream, flag: Tensor, handle: Tensor | None) -> Any:
-        """Add a node behind what a stream has captured; its empty body."""
+        """Add a node after what a stream has captured; returns its empty body."""
         graph, _ = _captured_so_far(stream)
         # Whatever an earlier launch has left, the condition is false until it is set.
         default = cudart.cudaGraphConditionalHandleFlags.cudaGraphCondAssignDefault
@@ -141,7 +141,7 @@ class BindingsIfNodes:
 
 
 def _captured_so_far(stream: torch.cuda.Stream) -> tuple[Any, list[Any]]:
-    """The graph that a stream is capturing into, and the nodes that its next node comes behind."""
+    """The graph that a stream is capturing into, and the nodes that its next node depends on."""
     _, _, graph, nodes, _, _ = _call("cudaStreamGetCaptureInfo", stream.cuda_stream)
     return graph, nodes
 
@@ -155,7 +155,7 @@ _WITH_EDGES = {
 
 
 def _call(name: str, *args: Any) -> Any:
-    """What a function of CUDA gives: nothing, one value or a tuple."""
+    """What a function of CUDA returns: nothing, one value or a tuple."""
     function = getattr(cudart, name + _WITH_EDGES.get(name, ""), None) or getattr(cudart, name)
     error, *values = function(*args)
     if error != cudart.cudaError_t.cudaSuccess:

@@ -30,7 +30,7 @@ class GraphRuntime:
     A shape is the forms of all inputs, dtypes and sizes, with sequences padded to a length bucket
     (where the backbone has tokens and can hide padding). It is captured when it is first met, which
     takes as long as some dozens of calls; `warm_up` does it beforehand. When all together hold more
-    than `memory_limit`, or the device has no more, those used longest ago are given up, with a
+    than `memory_limit`, or the device has no more, those used longest ago are discarded, with a
     warning.
 
     Every layer after the first exit stands in an IF node whose condition the exit before has given.
@@ -48,7 +48,8 @@ class GraphRuntime:
         backbone: on a CUDA device.
         num_classes: C.
         impl: implementation of the exit step, not "reference".
-        length_buckets: ascending lengths to pad to; None: powers of two and what lies half-way.
+        length_buckets: ascending lengths to pad to; None: powers of two and the numbers half-way
+        between.
         memory_limit: bytes of device memory that captured shapes may hold together.
         nodes: "nested" or "flat".
         back_end: how IF nodes are made: "torch" (2.13 or newer), "bindings" (the package
@@ -84,8 +85,8 @@ class GraphRuntime:
             raise ValueError(f"memory_limit must be a number of bytes, got {memory_limit!r}")
         if impl == "reference":
             raise ValueError(
-                "impl='reference' cannot be captured into a CUDA graph, because it looks who is "
-                "running; 'triton' and 'cuda' can"
+                "impl='reference' cannot be captured into a CUDA graph, because it reads which "
+                "samples are running; 'triton' and 'cuda' can"
             )
         if length_buckets is not None and not backbone.padding:
             raise ValueError("length_buckets: the model has no tokens to pad")
@@ -99,7 +100,9 @@ class GraphRuntime:
         self._nodes = nodes
         self._device = device or CudaGraphDevice(self._on, back_end)
         self._lock = threading.Lock()
-        self._captured: OrderedDict[Hashable, CapturedCall] = OrderedDict()  # used last comes last
+        self._captured: OrderedDict[Hashable, CapturedCall] = (
+            OrderedDict()
+        )  # the most recently used is last
         self._layout: tuple[Plan | None, Hashable] = (None, None)
         self._addresses: tuple[object, ...] = ()
         self._parts: tuple[object, ...] = ()
@@ -110,7 +113,7 @@ class GraphRuntime:
         Raises:
             ValueError: inputs that the backbone or the buckets cannot take, or on another device.
             RuntimeError: layers that cannot be captured, or that need more than `memory_limit`.
-            torch.OutOfMemoryError: there is no room for a shape, all others given up.
+            torch.OutOfMemoryError: there is no room for a shape, even with all others discarded.
         """
         samples, length = self._backbone.check(inputs)
         for name, tensor in inputs.items():
@@ -132,7 +135,7 @@ class GraphRuntime:
         return state
 
     def close(self) -> None:
-        """Wait for the calls under way and give up all captured shapes."""
+        """Wait for running calls and discard all captured shapes."""
         with self._lock:
             self._forget_all()
 
@@ -182,7 +185,7 @@ class GraphRuntime:
         )
 
     def _make_room(self) -> None:
-        """Give up shapes until what is left fits; the newest must fit."""
+        """Discard shapes until the rest fits; the newest must fit."""
         while sum(call.reserved_bytes for call in self._captured.values()) > self._memory_limit:
             needed = self._give_up_one()
             if not self._captured:
@@ -192,7 +195,7 @@ class GraphRuntime:
                 )
 
     def _give_up_one(self) -> int:
-        """Give up the shape used longest ago; its bytes."""
+        """Discard the least recently used shape; returns its bytes."""
         _, call = self._captured.popitem(last=False)
         freed = call.reserved_bytes
         call.close()
@@ -205,16 +208,16 @@ class GraphRuntime:
         return freed
 
     def _layout_of(self, plan: Plan) -> Hashable:
-        """All that a capture takes from a plan, but for numbers in memory.
+        """All that a capture takes from a plan, except numbers in memory.
 
-        What was captured of a model whose parts have been replaced since is forgotten here.
+        Captures of a model whose parts were replaced since are discarded here.
         """
         known, layout = self._layout
         if known is not plan:
             model = self._backbone.model
             tensors = (*model.parameters(), *model.buffers())
             addresses = _addresses(tensors)
-            parts = (*model.modules(), *tensors)  # held, so that none is another in disguise
+            parts = (*model.modules(), *tensors)  # kept alive, so that no address is reused
             if addresses != self._addresses or not _same(parts, self._parts):
                 self._forget_all()
                 self._addresses, self._parts = addresses, parts

@@ -1,4 +1,4 @@
-"""`StaticInputs`: the buffers from which a captured graph reads what it is called with."""
+"""`StaticInputs`: the buffers from which a captured graph reads its inputs."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def forms(backbone: Backbone, inputs: Inputs, samples: int, length: int | None) 
 class StaticInputs:
     """Buffers for the inputs of one shape, into which each call writes its own.
 
-    The padding behind a call's tokens is hidden by the mask, which is therefore always there. It is
-    also cleared, since a hidden number still counts if it is infinite or NaN; only as far as the
-    call before has written.
+    The mask hides the padding after a call's tokens, so a mask is always given. The padding is also
+    cleared, as far as the call before wrote, because a hidden number that is infinite or NaN still
+    has an effect.
 
     Args:
         backbone: whose inputs they are.
@@ -71,9 +71,9 @@ class StaticInputs:
         self._written = dict.fromkeys(self.tensors, 0)  # tokens that are not padding, in each
 
     def write(self, inputs: Inputs, length: int | None) -> int:
-        """Enqueue the copies of inputs of `length` tokens; gives the number of launches.
+        """Enqueue the copies of inputs of `length` tokens; returns the number of launches.
 
-        Nothing is left of the call before.
+        Nothing of the call before remains.
         """
         launches = 0
         for name, buffer in self.tensors.items():

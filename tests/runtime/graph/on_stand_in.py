@@ -46,7 +46,7 @@ def same(out, wanted):
 
 
 def close(out, wanted):
-    """But for another order of sums: the mask and the padding are there."""
+    """Up to another order of sums, because of the mask and the padding."""
     assert torch.equal(out.exit_layer, wanted.exit_layer)
     assert torch.equal(out.prediction, wanted.prediction)
     torch.testing.assert_close(out.logits, wanted.logits, **TOLERANCE)

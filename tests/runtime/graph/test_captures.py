@@ -36,7 +36,7 @@ def test_memory_is_bounded(model):
     assert device.closed > 0
 
 
-def test_the_shape_used_longest_ago_is_given_up(model):
+def test_the_least_recently_used_shape_is_discarded(model):
     fast, device = compiled(model, MIXED)
     batches = [inputs_for(model, samples) for samples in (1, 2, 3)]
     for inputs in (batches[0], batches[1], batches[0]):
@@ -166,7 +166,7 @@ def test_inputs_must_be_on_the_model_s_device(model):
 
 
 @pytest.mark.filterwarnings("ignore:captured shapes do not all fit")
-def test_where_memory_ends_shapes_are_given_up_and_then_it_is_said(model, monkeypatch):
+def test_when_memory_ends_shapes_are_discarded_and_then_it_raises(model, monkeypatch):
     fast, device = compiled(model, MIXED)
     for samples in (1, 2):
         fast(**inputs_for(model, samples))
@@ -207,7 +207,7 @@ def test_what_a_copy_would_take_in_silence_is_refused(model, inputs, message):
     assert device.opened == 0
 
 
-def test_close_gives_everything_up(model):
+def test_close_discards_everything(model):
     fast, device = compiled(model, MIXED)
     for samples in (1, 2):
         fast(**inputs_for(model, samples))

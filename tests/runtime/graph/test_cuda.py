@@ -92,7 +92,7 @@ def test_without_cuda_it_is_said_before_anything_is_captured():
 
 
 class FakeCuda:
-    """torch.cuda's streams, pools and graphs on no device; what is asked of them, in order."""
+    """torch.cuda's streams, pools and graphs without a device; logs their calls in order."""
 
     def __init__(self, monkeypatch):
         fake = self
@@ -119,7 +119,9 @@ class FakeCuda:
             finally:
                 fake.asked.append("end")
                 if fake.fails:
-                    raise RuntimeError("the capture is spoiled")  # and PyTorch leaves its stream
+                    raise RuntimeError(
+                        "the capture is spoiled"
+                    )  # and PyTorch does not restore the stream
                 fake.streams.pop()
 
         @contextmanager

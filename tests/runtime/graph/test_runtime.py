@@ -13,7 +13,7 @@ from tests.runtime.graph.on_stand_in import close, compiled, padded_reference, s
 from tests.runtime.questions import Questions
 from tests.runtime.test_direct import POLICIES
 
-MIXED = Confidence(0.6)  # of 24 samples, some leave at every exit
+MIXED = Confidence(0.6)  # some of 24 samples exit at every exit
 NODES = ["nested", "flat"]
 
 
@@ -55,7 +55,7 @@ def test_every_family(family, attention, dtype, nodes):
             exits.update(out.exit_layer.tolist())
     assert len(exits) > 1
     assert device.opened == 1
-    # Given up for another shape, and captured again.
+    # Discarded for another shape, and captured again.
     fast._runtime._memory_limit = device.captures[0].reserved_bytes + 1
     for samples in (1, 3):
         inputs = shown(9, samples, seed=samples)
@@ -124,7 +124,7 @@ def test_a_call_is_one_replay_and_asks_nothing(model):
     with Questions() as questions:
         fast(**inputs)
     assert (device.replays - before, questions.count) == (1, 0)
-    with Questions() as questions:  # which finds what the others ask
+    with Questions() as questions:  # which finds every read
         compile(model, MIXED, runtime="sync")(**inputs)
     assert questions.count >= 4
 
@@ -271,7 +271,7 @@ def test_modules_replaced_again_and_again(model):
     model = tiny_model()
     fast, device = compiled(model, Never())
     inputs = inputs_for(model, 2)
-    for number in range(12):  # the address of one may be that of another before
+    for number in range(12):  # an address may be reused
         kind = (torch.nn.ReLU, torch.nn.Tanh, torch.nn.Sigmoid)[number % 3]
         model.backbone.encoder.layer[0].intermediate.intermediate_act_fn = kind()
         fast.policy = fast.policy

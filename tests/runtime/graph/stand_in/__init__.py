@@ -12,7 +12,7 @@
         with capture.turn():
             capture.replay()
 
-They do less than CUDA forgives. An operator that is captured leaves poison in its results; a replay
+They are stricter than CUDA. An operator that is captured writes poison into its results; a replay
 starts with poison in all memory of the graph, and a read of what the path taken did not write
 raises `Unwritten`. Whatever asks a GPU for a value or a shape raises `Refused`. A tensor made
 before the capture must be alive at each replay, or `Stale` is raised: on a GPU its memory would be

@@ -1,4 +1,4 @@
-"""Samples that leave at every exit, and what a call should answer for each."""
+"""Samples that exit at every exit, and what a call should answer for each."""
 
 from functools import cache
 
@@ -19,7 +19,7 @@ def model():
 
 @cache
 def samples():
-    """One by one: of these, some leave at every exit."""
+    """One by one: some of them exit at every exit."""
     together = inputs_for(model(), SAMPLES, padded=True)
     return [{name: value[n : n + 1] for name, value in together.items()} for n in range(SAMPLES)]
 

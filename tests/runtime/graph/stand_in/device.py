@@ -18,7 +18,7 @@ class StandInCapture(Capture):
     """A capture of a `StandInDevice`.
 
     Attributes:
-        graph: its StandInGraph, whose counters tell what was captured and done.
+        graph: its StandInGraph, whose counters say what was captured and done.
         turns: how many turns there were.
     """
 
@@ -112,7 +112,7 @@ class StandInDevice(GraphDevice):
         return sum(capture.reserved_bytes for capture in self.captures)
 
     def watching(self) -> AbstractContextManager[Any]:
-        """Inside, in this thread, a use of graph memory that CUDA would leave undefined raises."""
+        """Inside, in this thread, a use of graph memory that is undefined in CUDA raises."""
         return watch()
 
     @contextmanager

@@ -1,8 +1,8 @@
-"""Whose memory it is: what a stand-in for CUDA graphs knows of the storages of CPU tensors.
+"""What a stand-in for CUDA graphs knows of the storages of CPU tensors: to which graph they belong.
 
 Memory that a capture allocates belongs to its graph. It holds poison until a replay writes it, and
-again as soon as the next replay starts or the graph is reset. Whoever reads it in between is told,
-by `Watch`; where no `Watch` is active (another thread, say) the poison shows.
+again as soon as the next replay starts or the graph is reset. A read in between raises if a
+`Watch` is active; otherwise (in another thread, say) the poison shows.
 """
 
 import threading
@@ -25,7 +25,7 @@ HOST_READS = {
 }
 
 _WRITES_ONLY = {
-    # In-place ops that do not ask what was there; and out= arguments, which the schema tells.
+    # In-place ops that do not read the old contents; and out= arguments, by the schema.
     *("copy_", "fill_", "zero_", "_foreach_copy_", "_foreach_zero_"),
     *("index_copy_", "index_put_", "_index_put_impl_", "scatter_"),
     *("bernoulli_", "normal_", "random_", "uniform_"),
@@ -51,7 +51,7 @@ class Unwritten(GraphError):  # noqa: N818
 
 
 class Stale(GraphError):  # noqa: N818
-    """A use of memory that has been given back."""
+    """A use of memory that has been freed."""
 
 
 class _Thread(threading.local):
@@ -74,7 +74,7 @@ def unwatched() -> Iterator[None]:
 
 
 class Memory:
-    """One storage. A graph's own is kept alive by it; of others it must not even seem so."""
+    """One storage. It keeps a graph's own storage alive, and must not keep others alive."""
 
     def __init__(self, storage: torch.UntypedStorage, dtype: torch.dtype | None, user: str) -> None:
         """`dtype` is that of the poison of a graph's own memory, None for that of others."""
@@ -134,7 +134,7 @@ OWNED: dict[int, Memory] = {}
 
 
 def forget_expired() -> None:
-    """Drop what no tensor shows any more."""
+    """Drop what no tensor uses any more."""
     for address in [address for address, memory in list(OWNED.items()) if memory.expired]:
         OWNED.pop(address, None)
 
@@ -194,7 +194,7 @@ def _run_watched(func: Any, args: tuple, kwargs: dict) -> Any:
         for memory in memories_of(access.reads):
             memory.check_readable(str(func))
     result = func(*args, **kwargs)
-    if access.views:  # looking somewhere else is no reading, making a copy is
+    if access.views:  # making a view is no read, making a copy is
         shown = {address_of(tensor) for tensor in tensors_in(result)}
         copied = [tensor for tensor in access.reads if address_of(tensor) not in shown]
         for memory in memories_of(copied):

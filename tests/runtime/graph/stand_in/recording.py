@@ -124,7 +124,7 @@ class StandInGraph:
         self._program = program
 
     def abandon(self) -> None:
-        """End a capture that has gone wrong."""
+        """End a capture that has failed."""
         self._must_capture("abandon")
         self._modes.close()
         self._open, THREAD.graph = [], None
@@ -152,8 +152,8 @@ class StandInGraph:
             THREAD.graph.refuse("replay: a capture is under way")
         if self._program is None:
             raise GraphError("replay: no capture came to its end, or the graph was reset since")
-        # What the device does is no question of the host's, whoever counts those, and no concern of
-        # the host's autocast.
+        # The device's work is not the host's: modes that count reads, and autocast, must not see
+        # it.
         with (
             torch.inference_mode(),
             torch.autocast("cpu", enabled=False),
@@ -181,7 +181,7 @@ class StandInGraph:
             self.reset()
 
     def refuse(self, why: str) -> None:
-        """As on CUDA, the capture is invalid from here on, whoever catches the error."""
+        """As on CUDA, the capture is invalid from here on, even if the error is caught."""
         self._broken = self._broken or why
         raise Refused(f"while a graph is captured: {why}")
 
@@ -320,7 +320,7 @@ def _draws(func: Any, args: tuple, kwargs: dict) -> bool:
 def _rehearse(func: Any, args: tuple, kwargs: dict) -> tuple[Any, dict[int, Memory], tuple]:
     """What an op returns for arguments of this form, values aside.
 
-    Zeros are good for indices, ones for divisors.
+    Zeros are valid indices, ones are valid divisors.
 
     Returns:
         the results; the memory that each storage of its arguments stood for; these arguments

@@ -13,7 +13,7 @@ from tests.runtime.graph.stand_in.answers import MIXED, SAMPLES, assert_same, mo
 from tests.runtime.graph.stand_in.driver import Driver, eager
 
 
-def test_the_samples_leave_at_every_exit():
+def test_samples_exit_at_every_exit():
     assert {state.exit_layer.item() for state in wanted()} == {1, 2, 3, 4}
 
 

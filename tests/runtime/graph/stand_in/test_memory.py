@@ -55,7 +55,7 @@ def test_what_the_path_taken_did_not_write_cannot_be_read(device, x, name):
             return x * 2
 
     capture, made = recorded(device, work)
-    for taken in (False, True, False):  # an earlier replay's result is of no use
+    for taken in (False, True, False):  # an earlier replay's result does not count
         flag.fill_(taken)
         replay(capture)
         if taken or name in TOUCHES_ONLY:

@@ -90,7 +90,7 @@ def test_an_exit_step_that_selects_by_mask_is_refused():
 
 
 class ClosesANodeTooEarly(Driver):
-    """Layer 3 and what follows stands behind layer 2's node, not in it."""
+    """Layer 3 and what follows come after layer 2's node, not inside it."""
 
     def from_stage(self, number, hidden, layer_inputs):
         if number != 1:
@@ -135,7 +135,7 @@ class SideBySideUnderTheFirstFlag(NodesSideBySide):
 
 
 class SkipsTheNodeOfALayer(Driver):
-    """Layer 2's work is in the node, its exit step behind it."""
+    """Layer 2's work is in the node, its exit step after it."""
 
     def from_stage(self, number, hidden, layer_inputs):
         hidden = self.layers(number, hidden, layer_inputs)
@@ -147,7 +147,7 @@ class SkipsTheNodeOfALayer(Driver):
 
 
 class BodyOutsideItsNode(Driver):
-    """Right answers: an exit step does not touch those who left. But no layer is saved."""
+    """Right answers, because an exit step does not touch exited samples; but no layer is saved."""
 
     def from_stage(self, number, hidden, layer_inputs):
         for each in range(len(self.plan.stages)):
@@ -183,7 +183,7 @@ def test_the_flag_of_the_wrong_exit_gives_other_answers():
 
 @pytest.mark.parametrize("driver", [SideBySideUnderTheFirstFlag, BodyOutsideItsNode])
 def test_layers_run_for_nothing_are_counted(driver):
-    """Nothing else can tell: an exit step does not touch those who left."""
+    """Nothing else shows it: an exit step does not touch exited samples."""
     right, wrong = (each(model(), MIXED, samples()[0]) for each in (Driver, driver))
     more = set()
     for inputs, state in zip(samples(), wanted(), strict=True):
