@@ -87,8 +87,10 @@ class Policy(ABC):
         if "name" in cls.__dict__:
             known = _REGISTRY.get(cls.name)
             # The same class again: a notebook cell was run twice.
-            if known is not None and known.__qualname__ != cls.__qualname__:
-                raise ValueError(f"there is a policy named {cls.name!r} already: {known.__name__}")
+            if known is not None and _place(known) != _place(cls):
+                raise ValueError(
+                    f"there is a policy named {cls.name!r} already: {'.'.join(_place(known))}"
+                )
             _REGISTRY[cls.name] = cls
 
     @property
@@ -260,6 +262,10 @@ class Policy(ABC):
 
     def _fields(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+
+def _place(cls: type) -> tuple[str, str]:
+    return cls.__module__, cls.__qualname__
 
 
 def policy_from_dict(

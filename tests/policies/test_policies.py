@@ -246,6 +246,10 @@ def test_a_policy_needs_a_name_of_its_own():
         class Other(PABEE):
             name = "pabee"
 
+    # A class called alike in another module is another policy, not a notebook cell run twice.
+    with pytest.raises(ValueError, match=r"already: eefast\.policies\.pabee\.PABEE"):
+        type("PABEE", (PABEE,), {"name": "pabee", "__module__": "elsewhere"})
+
     class Careful(PABEE):
         pass
 
