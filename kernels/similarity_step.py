@@ -88,5 +88,5 @@ def launch_similarity_step(
         similarity_step_kernel[(count,)](
             hidden, hidden.stride(0), offsets, rows, width, table, exit, table.shape[0], layer,
             strict, previous, score, exit_layer, running,
-            BLOCK_K=block_k, num_warps=16 if block_k > 4096 else 4,
+            BLOCK_K=block_k, num_warps=16 if block_k > 4096 else 4, enable_fp_fusion=True,
         )  # fmt: skip
