@@ -1,139 +1,15 @@
-// The arguments of eefast::exit_step and the checks that all devices share.
+// The arguments of eefast::exit_step and the checks that all devices, and eefast::similarity_step,
+// share.
 
 #pragma once
 
-#include <torch/csrc/stable/library.h>
-#include <torch/headeronly/core/ScalarType.h>
-
 #include <algorithm>
-#include <array>
 #include <initializer_list>
-#include <limits>
-#include <memory>
-#include <optional>
-#include <sstream>
-#include <stdexcept>
-#include <string>
-#include <utility>
 
+#include "argument.h"
 #include "policy.h"
 
 namespace eefast {
-
-using torch::stable::detail::to;
-
-// Not STD_TORCH_CHECK: its message begins with the path that this file had when it was built.
-template <class... Parts>
-[[noreturn]] void fail(const Parts&... parts) {
-  std::ostringstream message;
-  message << "exit_step: ";
-  (message << ... << parts);
-  throw std::runtime_error(message.str());
-}
-
-struct DeleteTensor {
-  void operator()(AtenTensorOpaque* tensor) const { aoti_torch_delete_tensor_object(tensor); }
-};
-using OwnedTensor = std::unique_ptr<AtenTensorOpaque, DeleteTensor>;
-
-// A tensor of the call, or none, and the checks of it.
-//
-// torch::stable::Tensor would do, for 0.3 us more per call: it allocates a shared owner for each.
-// All tensors are dense: the dispatcher would have gone elsewhere for any other.
-class Argument {
- public:
-  Argument(const char* name, AtenTensorHandle tensor) : name_(name), tensor_(tensor) {
-    if (!tensor) return;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor, &dtype_));
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(tensor, &dim_));
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor, &sizes_));
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor, &strides_));
-  }
-
-  static Argument required(const char* name, StableIValue value) {
-    return Argument(name, to<AtenTensorHandle>(value));
-  }
-
-  static Argument optional(const char* name, StableIValue value) {
-    return Argument(name, to<std::optional<AtenTensorHandle>>(value).value_or(nullptr));
-  }
-
-  bool given() const { return tensor_ != nullptr; }
-  int32_t dtype() const { return dtype_; }
-  int64_t dim() const { return dim_; }
-  int64_t size(int64_t axis) const { return sizes_[axis]; }
-  int64_t stride(int64_t axis) const { return strides_[axis]; }
-
-  template <size_t kDim>
-  void expect(int32_t dtype, const std::array<int64_t, kDim>& shape) const {
-    bool fits = dtype_ == dtype && dim_ == static_cast<int64_t>(kDim);
-    for (size_t axis = 0; fits && axis < kDim; ++axis) fits = sizes_[axis] == shape[axis];
-    bool contiguous = false;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_is_contiguous(tensor_.get(), &contiguous));
-    if (!fits || !contiguous) {
-      fail(
-          name_, " must be ", text(dtype, shape.data(), kDim), ", contiguous; got ", text(),
-          contiguous ? "" : ", not contiguous");
-    }
-  }
-
-  // Type and index.
-  std::pair<int32_t, int32_t> device() const {
-    std::pair<int32_t, int32_t> device;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor_.get(), &device.first));
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor_.get(), &device.second));
-    return device;
-  }
-
-  void expect_with(const Argument& other) const {
-    if (given() && device() != other.device()) {
-      fail(name_, " must be on the same device as ", other.name_);
-    }
-  }
-
-  // Null where there is no tensor.
-  template <class Element>
-  const Element* data() const {
-    const void* data = nullptr;
-    if (given()) TORCH_ERROR_CODE_CHECK(torch_get_const_data_ptr(tensor_.get(), &data));
-    return static_cast<const Element*>(data);
-  }
-
-  template <class Element>
-  Element* mutable_data() const {
-    void* data = nullptr;
-    if (given()) TORCH_ERROR_CODE_CHECK(torch_get_mutable_data_ptr(tensor_.get(), &data));
-    return static_cast<Element*>(data);
-  }
-
-  std::string text() const { return text(dtype_, sizes_, dim_); }
-
- private:
-  static std::string text(int32_t dtype, const int64_t* sizes, int64_t dim) {
-    const auto type = to<torch::headeronly::ScalarType>(torch::stable::detail::from(dtype));
-    std::string text = std::string(torch::headeronly::toString(type)) + " [";
-    for (int64_t axis = 0; axis < dim; ++axis) {
-      text += (axis ? ", " : "") + std::to_string(sizes[axis]);
-    }
-    return text + "]";
-  }
-
-  const char* name_;
-  OwnedTensor tensor_;
-  int32_t dtype_ = 0;
-  int64_t dim_ = 0;
-  int64_t* sizes_ = nullptr;  // borrowed from the tensor
-  int64_t* strides_ = nullptr;
-};
-
-inline constexpr int64_t kLargest = std::numeric_limits<int32_t>::max();
-
-inline int64_t expect_in(const char* name, int64_t value, int64_t least, int64_t most) {
-  if (value < least || value > most) {
-    fail(name, " must be in ", least, "..", most, ", got ", value);
-  }
-  return value;
-}
 
 // The tensors of one call, in the order of the op's schema. Each is owned before anything can
 // throw.
@@ -180,13 +56,14 @@ struct Call {
 };
 
 // The vectors that the head reads. `tokens` is how many there are to choose from by offset.
-inline void check_hidden(const Tensors& on, Call& call) {
+template <class AnyTensors>
+void check_hidden(const AnyTensors& on, Call& call) {
   const int64_t dim = on.hidden.dim();
   if (on.offsets.given()) {
     if (dim != 2) fail("hidden must be [tokens, width] with offsets; got ", on.hidden.text());
     if (on.offsets.dim() != 1) fail("offsets must be [rows]; got ", on.offsets.text());
     call.rows = on.offsets.size(0);
-    on.offsets.expect<1>(aoti_torch_dtype_int64(), {call.rows});
+    on.offsets.template expect<1>(aoti_torch_dtype_int64(), {call.rows});
   } else {
     if (dim != 2 && dim != 3) {
       fail("hidden must be [rows, width] or [rows, tokens, width]; got ", on.hidden.text());
@@ -206,8 +83,7 @@ inline void check_hidden(const Tensors& on, Call& call) {
 }
 
 // The exit and the policy's kinds: the bits of eefast/ops/step.py.
-inline void check_step(const Tensors& on, Call& call) {
-  const int64_t step = on.step;
+inline void check_step(int64_t step, Call& call) {
   call.exit = expect_in("exit", step & 0xFFFF, 1, call.exits);
   call.layer = static_cast<int32_t>(expect_in("layer", step >> 16 & 0xFFFF, 1, 0xFFFF));
   call.keep = static_cast<Keep>(expect_in("keep", step >> 32 & 0xFF, 0, kKeepKinds - 1));
@@ -256,13 +132,13 @@ inline void check_parts(const Tensors& on, const Call& call) {
   on.memory.expect<2>(float32, {call.samples, on.memory.size(1)});
 }
 
-// Checks all that can be known without reading a tensor's elements, which may be on a device: what
-// `rows` and `offsets` hold is left.
-inline Call checked(
-    const Tensors& on, std::initializer_list<int32_t> dtypes, const char* names) {
+// What every op has that takes running samples past an exit: hidden states, table, step, rows, and
+// of the state score, exit_layer and running.
+template <class AnyTensors>
+Call checked_rows(
+    const AnyTensors& on, std::initializer_list<int32_t> dtypes, const char* names) {
   Call call{};
-  const int32_t float32 = aoti_torch_dtype_float32(), int32 = aoti_torch_dtype_int32();
-  const int32_t int64 = aoti_torch_dtype_int64(), dtype = on.hidden.dtype();
+  const int32_t float32 = aoti_torch_dtype_float32(), dtype = on.hidden.dtype();
   if (std::find(dtypes.begin(), dtypes.end(), dtype) == dtypes.end()) {
     fail("hidden must be ", names, "; got ", on.hidden.text());
   }
@@ -272,28 +148,37 @@ inline Call checked(
     fail("table must be [exits, 3]; got ", on.table.text());
   }
   call.exits = on.table.size(0);
-  on.table.expect<2>(float32, {call.exits, 3});
-  check_step(on, call);
+  on.table.template expect<2>(float32, {call.exits, 3});
+  check_step(on.step, call);
 
   if (on.score.dim() != 1) fail("score must be [samples]; got ", on.score.text());
   call.samples = on.score.size(0);
-  on.score.expect<1>(float32, {call.samples});
-  on.prediction.expect<1>(int32, {call.samples});
-  on.exit_layer.expect<1>(int32, {call.samples});
-  if (on.logits.dim() != 2 || on.logits.size(1) < 1) {
-    fail("logits must be [samples, classes] with at least one class; got ", on.logits.text());
-  }
-  call.classes = on.logits.size(1);
-  on.logits.expect<2>(float32, {call.samples, call.classes});
-  on.running.expect<1>(aoti_torch_dtype_bool(), {call.exits});
-  if (on.control.given()) on.control.expect<2>(int64, {call.exits, 2});
+  on.score.template expect<1>(float32, {call.samples});
+  on.exit_layer.template expect<1>(aoti_torch_dtype_int32(), {call.samples});
+  on.running.template expect<1>(aoti_torch_dtype_bool(), {call.exits});
   if (on.rows.given()) {
-    on.rows.expect<1>(int64, {call.rows});
+    on.rows.template expect<1>(aoti_torch_dtype_int64(), {call.rows});
   } else if (call.rows != call.samples) {
     fail(
         "hidden has ", call.rows, " rows for ", call.samples,
         " samples: rows must say to which sample each belongs");
   }
+  return call;
+}
+
+// Checks all that can be known without reading a tensor's elements, which may be on a device: what
+// `rows` and `offsets` hold is left.
+inline Call checked(
+    const Tensors& on, std::initializer_list<int32_t> dtypes, const char* names) {
+  Call call = checked_rows(on, dtypes, names);
+  const int32_t float32 = aoti_torch_dtype_float32(), dtype = on.hidden.dtype();
+  on.prediction.expect<1>(aoti_torch_dtype_int32(), {call.samples});
+  if (on.logits.dim() != 2 || on.logits.size(1) < 1) {
+    fail("logits must be [samples, classes] with at least one class; got ", on.logits.text());
+  }
+  call.classes = on.logits.size(1);
+  on.logits.expect<2>(float32, {call.samples, call.classes});
+  if (on.control.given()) on.control.expect<2>(aoti_torch_dtype_int64(), {call.exits, 2});
 
   on.weight.expect<2>(dtype, {call.outputs(), call.width});
   if (on.bias.given()) on.bias.expect<1>(dtype, {call.outputs()});

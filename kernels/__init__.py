@@ -1,4 +1,4 @@
-"""The exit step in Triton, for CUDA and ROCm: `eefast::exit_step.triton`.
+"""The ops in Triton, for CUDA and ROCm: `eefast::exit_step.triton` and `similarity_step.triton`.
 
     policy.py        signals, recurrence and decision of one sample; shared by both heads
     products.py      rows times a weight matrix, over tiles
@@ -7,9 +7,12 @@
     lm_exit_step.py  heads of many classes: tiles over the classes, then a merge
     launch.py        which of them run for a call
 
+    similarity_step.py  the other op: one program per row compares two vectors
+
 With TRITON_INTERPRET=1 in the environment before the first import, all of it runs on CPU tensors.
 """
 
 from .launch import launch_exit_step
+from .similarity_step import launch_similarity_step
 
-__all__ = ["launch_exit_step"]
+__all__ = ["launch_exit_step", "launch_similarity_step"]

@@ -8,13 +8,13 @@ call synchronises, so make it before capturing a CUDA graph.
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
+from .device import on_device_of
 from .exit_step import exit_step_kernel
 from .lm_exit_step import merge_kernel, tiles_kernel
 from .policy import ACCUMULATE_LOG_PROBABILITIES, SCORER_NETWORK, SCORER_ROW
@@ -100,7 +100,7 @@ def launch_exit_step(
     options: dict[str, Any] = {"PDL": pdl, "launch_pdl": pdl} if pdl else {"PDL": False}
     options["enable_fp_fusion"] = True
 
-    with _on_device_of(hidden):
+    with on_device_of(hidden):
         if pooler_weight is not None:
             pooled = torch.empty(count, width, dtype=torch.float32, device=hidden.device)
             blocks = {**_matrix(hidden, pooler_weight), "BLOCK_N": POOLER_BLOCK_N}
@@ -178,9 +178,3 @@ def _matrix(hidden: Tensor, weight: Tensor) -> dict[str, int]:
         for name in _TUNED:
             del chosen[name]
     return chosen
-
-
-def _on_device_of(tensor: Tensor) -> AbstractContextManager[Any]:
-    if tensor.device.type == "cpu" or tensor.device.index == torch.cuda.current_device():
-        return nullcontext()
-    return torch.cuda.device(tensor.device)

@@ -54,6 +54,9 @@ struct Kernels {
 
   // The sum of a[i] * b[i]. Neither is read beyond n.
   float (*dot)(const float* a, const float* b, int64_t n);
+
+  // The cosine similarity of a row of `width` elements and `previous`, which then becomes the row.
+  float (*similarity)(Dtype dtype, const void* row, int64_t width, float* previous);
 };
 
 #if defined(__x86_64__)

@@ -227,8 +227,56 @@ float dot(const float* a, const float* b, int64_t n) {
   return across_lanes<Sum>(sums);
 }
 
+// ---- similarity ---------------------------------------------------------------------------------
+
+// The first `count` elements as a vector, zeros after them; nothing is read beyond.
+template <class Element>
+EEFAST_INLINE Float load_up_to(const Element* from, int64_t count) {
+  if (count >= kWidth) return load_floats(from);
+  Element some[kWidth] = {};
+  __builtin_memcpy(some, from, count * sizeof(Element));
+  return load_floats(some);
+}
+
+EEFAST_INLINE void store_up_to(float* to, Float value, int64_t count) {
+  if (count >= kWidth) return store(to, value);
+  __builtin_memcpy(to, &value, count * sizeof(float));
+}
+
+// 1 over the norm. As in torch's cosine_similarity, a norm is 1e-8 at least.
+EEFAST_INLINE float inverse_norm(const Float& squares) {
+  const float norm = __builtin_sqrtf(across_lanes<Sum>(squares));
+  return 1.0f / (norm < 1e-8f ? 1e-8f : norm);
+}
+
+template <class Element>
+float similarity_of(const Element* row, int64_t width, float* previous) {
+  Float row_squares = {}, previous_squares = {};
+  for (int64_t i = 0; i < width; i += kWidth) {
+    const Float x = load_up_to(row + i, width - i), y = load_up_to(previous + i, width - i);
+    row_squares += x * x;
+    previous_squares += y * y;
+  }
+  // Divided before they meet: the product of two large vectors overflows where neither norm does.
+  const float of_row = inverse_norm(row_squares), of_previous = inverse_norm(previous_squares);
+  Float sums = {};
+  for (int64_t i = 0; i < width; i += kWidth) {
+    const Float x = load_up_to(row + i, width - i), y = load_up_to(previous + i, width - i);
+    sums += x * of_row * (y * of_previous);
+    store_up_to(previous + i, x, width - i);
+  }
+  return across_lanes<Sum>(sums);
+}
+
+float similarity(Dtype dtype, const void* row, int64_t width, float* previous) {
+  if (dtype == Dtype::kBFloat16) {
+    return similarity_of(static_cast<const BFloat16*>(row), width, previous);
+  }
+  return similarity_of(static_cast<const float*>(row), width, previous);
+}
+
 constexpr Kernels kernels(const char* name) {
-  return {name, load_row, pooler, logits, reduce, softmax, dot};
+  return {name, load_row, pooler, logits, reduce, softmax, dot, similarity};
 }
 
 #undef EEFAST_UNROLL

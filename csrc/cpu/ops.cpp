@@ -9,6 +9,7 @@
 #include "../arguments.h"
 #include "exit_step.h"
 #include "instruction_set.h"
+#include "similarity_step.h"
 
 namespace eefast::cpu {
 namespace {
@@ -19,14 +20,8 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   const int32_t float32 = aoti_torch_dtype_float32(), bfloat16 = aoti_torch_dtype_bfloat16();
   const Call call = checked(on, {float32, bfloat16}, "Float or BFloat16");
 
-  const int64_t* sample_of_row = on.rows.data<int64_t>();
-  for (int64_t row = 0; sample_of_row && row < call.rows; ++row) {
-    expect_in("rows", sample_of_row[row], 0, call.samples - 1);
-  }
-  const int64_t* offset_of_row = on.offsets.data<int64_t>();
-  for (int64_t row = 0; offset_of_row && row < call.rows; ++row) {
-    expect_in("offsets", offset_of_row[row], 0, call.tokens - 1);
-  }
+  const int64_t* sample_of_row = checked_elements(on.rows, "rows", call.samples);
+  const int64_t* offset_of_row = checked_elements(on.offsets, "offsets", call.tokens);
 
   const bool is_bfloat16 = on.hidden.dtype() == bfloat16;
   const int64_t element = is_bfloat16 ? 2 : 4;
@@ -116,6 +111,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(eefast, m) {
 STABLE_TORCH_LIBRARY_IMPL(eefast, CPU, m) {
   // Schema and fake are defined in Python, once for all implementations.
   m.impl("exit_step.cpp", &eefast::cpu::exit_step);
+  m.impl("similarity_step.cpp", &eefast::cpu::similarity_step);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(eefast, CompositeExplicitAutograd, m) {

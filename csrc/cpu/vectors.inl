@@ -10,6 +10,7 @@ constexpr int kWidth = EEFAST_WIDTH;
 
 typedef float Float __attribute__((vector_size(kWidth * 4)));
 typedef uint32_t Word __attribute__((vector_size(kWidth * 4)));
+typedef uint16_t Half __attribute__((vector_size(kWidth * 2)));
 
 struct BFloat16 {
   uint16_t bits;
@@ -35,6 +36,15 @@ EEFAST_INLINE void load_parts(const BFloat16* from, Float (&parts)[2]) {
   __builtin_memcpy(&pairs, from, sizeof pairs);
   parts[0] = (Float)(pairs << 16);
   parts[1] = (Float)(pairs & 0xffff0000u);
+}
+
+// One vector of floats, in the natural order.
+EEFAST_INLINE Float load_floats(const float* from) { return load(from); }
+
+EEFAST_INLINE Float load_floats(const BFloat16* from) {
+  Half halves;
+  __builtin_memcpy(&halves, from, sizeof halves);
+  return (Float)(__builtin_convertvector(halves, Word) << 16);
 }
 
 EEFAST_INLINE float load_one(const float* from) { return *from; }

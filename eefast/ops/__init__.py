@@ -16,7 +16,8 @@ from eefast.ops.recurrence import (
     reached,
     signals,
 )
-from eefast.ops.state import ExitState, HeadWeights, PackedState
+from eefast.ops.similarity_step import similarity_step
+from eefast.ops.state import ExitState, HeadWeights, PackedState, SimilarityState
 from eefast.ops.step import Step
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Recurrence",
     "ScorerKind",
     "Signals",
+    "SimilarityState",
     "Step",
     "Values",
     "advance",
@@ -40,4 +42,5 @@ __all__ = [
     "reached",
     "sets_conditionals",
     "signals",
+    "similarity_step",
 ]

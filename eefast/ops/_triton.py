@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from functools import cache
@@ -9,15 +10,18 @@ from typing import Any
 
 
 @cache
-def _launch() -> Any:
-    from eefast.kernels import launch_exit_step
-
-    return launch_exit_step
+def _kernels() -> Any:
+    return importlib.import_module("eefast.kernels")
 
 
 def exit_step(*args: Any) -> None:
-    """The op's `triton` overload; see `eefast.kernels`."""
-    _launch()(*args)
+    """`eefast::exit_step.triton`; see `eefast.kernels`."""
+    _kernels().launch_exit_step(*args)
+
+
+def similarity_step(*args: Any) -> None:
+    """`eefast::similarity_step.triton`; see `eefast.kernels`."""
+    _kernels().launch_similarity_step(*args)
 
 
 def devices() -> frozenset[str]:

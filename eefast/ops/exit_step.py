@@ -13,10 +13,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from eefast.ops.arguments import check_exit, check_layer, check_rows, expect, rows_of
 from eefast.ops.implementations import Impl, implementation
 from eefast.ops.recurrence import Accumulate, Gain, Keep, Recurrence, ScorerKind
 from eefast.ops.state import ExitState, HeadWeights
-from eefast.ops.step import LARGEST_EXIT, Step
+from eefast.ops.step import Step
 
 
 def exit_step(
@@ -70,8 +71,7 @@ def exit_step(
     r = len(hidden if offsets is None else offsets)
     classes = state.logits.shape[-1]
     op = implementation(impl, hidden.device, hidden.dtype, rows=r, classes=classes)
-    if not 1 <= layer <= LARGEST_EXIT:
-        raise ValueError(f"layer must be in 1..{LARGEST_EXIT} (0 means running), got {layer}")
+    check_layer(layer)
     recurrence = Recurrence(keep, gain, strict, accumulate, scorer_kind)
     _validate(hidden, offsets, head, scorer, table, state, exit, rows, recurrence)
     step = Step(exit, layer, *recurrence).pack()
@@ -90,69 +90,40 @@ def _validate(
     recurrence: Recurrence,
 ) -> None:
     recurrence.check()
-    r = _rows_of(hidden, offsets)
+    r = rows_of(hidden, offsets)
     d, n, exits, on = hidden.shape[-1], len(state.score), len(table), hidden.device
     c = state.logits.shape[-1] if state.logits.dim() else 0
     if c == 0 or exits == 0:
         raise ValueError(f"there must be at least one class and one exit, got {c} and {exits}")
-    if not 1 <= exit <= min(exits, LARGEST_EXIT):
-        raise ValueError(f"exit must be in 1..{exits} (rows of table), got {exit}")
-    _expect("table", table, [exits, 3], torch.float32, on)
+    check_exit(exit, table, on)
     _validate_head(head, c + (recurrence.scorer == ScorerKind.ROW), d, hidden.dtype, on)
     _validate_state(state, n, c, exits, on)
     _validate_parts(scorer, state, n, c, exit, exits, recurrence, on)
-    if rows is None:
-        if r != n:
-            raise ValueError(
-                f"hidden has {r} rows for {n} samples: rows must say to which sample each belongs"
-            )
-        return
-    _expect("rows", rows, [r], torch.int64, on)
-    _expect_in("rows", rows, n)
-    if len(rows.unique()) != r:
-        raise ValueError("rows must name each sample at most once, got repeated ones")
-
-
-def _rows_of(hidden: Tensor, offsets: Tensor | None) -> int:
-    """How many rows the call has; refuses hidden states and offsets that do not fit."""
-    dims = (2, 3) if offsets is None else (2,)
-    if hidden.dim() not in dims or (hidden.numel() and hidden.stride(-1) != 1):
-        wanted = "[R, D] or [R, T, D]" if offsets is None else "[M, D], as offsets are given,"
-        raise ValueError(
-            f"hidden must be {wanted} with adjacent elements in a row, got shape "
-            f"{list(hidden.shape)} and strides {hidden.stride()}"
-        )
-    if hidden.dim() == 3 and hidden.shape[1] < 1:
-        raise ValueError(f"hidden must have at least one token, got shape {list(hidden.shape)}")
-    if offsets is None:
-        return len(hidden)
-    _expect("offsets", offsets, [offsets.numel()], torch.int64, hidden.device)
-    _expect_in("offsets", offsets, len(hidden))
-    return len(offsets)
+    check_rows(rows, r, n, on)
 
 
 def _validate_head(
     head: HeadWeights, outputs: int, d: int, dtype: torch.dtype, device: torch.device
 ) -> None:
-    _expect("head.weight", head.weight, [outputs, d], dtype, device)
+    expect("head.weight", head.weight, [outputs, d], dtype, device)
     if head.bias is not None:
-        _expect("head.bias", head.bias, [outputs], dtype, device)
+        expect("head.bias", head.bias, [outputs], dtype, device)
     if head.pooler_weight is not None:
-        _expect("head.pooler_weight", head.pooler_weight, [d, d], dtype, device)
+        expect("head.pooler_weight", head.pooler_weight, [d, d], dtype, device)
     if head.pooler_bias is not None:
         if head.pooler_weight is None:
             raise ValueError("head.pooler_bias needs head.pooler_weight, got None for the latter")
-        _expect("head.pooler_bias", head.pooler_bias, [d], dtype, device)
+        expect("head.pooler_bias", head.pooler_bias, [d], dtype, device)
 
 
 def _validate_state(state: ExitState, n: int, c: int, exits: int, device: torch.device) -> None:
-    _expect("state.score", state.score, [n], torch.float32, device)
-    _expect("state.prediction", state.prediction, [n], torch.int32, device)
-    _expect("state.exit_layer", state.exit_layer, [n], torch.int32, device)
-    _expect("state.logits", state.logits, [n, c], torch.float32, device)
-    _expect("state.running", state.running, [exits], torch.bool, device)
+    expect("state.score", state.score, [n], torch.float32, device)
+    expect("state.prediction", state.prediction, [n], torch.int32, device)
+    expect("state.exit_layer", state.exit_layer, [n], torch.int32, device)
+    expect("state.logits", state.logits, [n, c], torch.float32, device)
+    expect("state.running", state.running, [exits], torch.bool, device)
     if state.control is not None:
-        _expect("state.control", state.control, [exits, 2], torch.int64, device)
+        expect("state.control", state.control, [exits, 2], torch.int64, device)
 
 
 def _validate_parts(
@@ -175,7 +146,7 @@ def _validate_parts(
         )
     if scorer is not None:
         units = len(scorer) if scorer.dim() else 0
-        _expect("scorer", scorer, [units, c + exit + 4], torch.float32, device)
+        expect("scorer", scorer, [units, c + exit + 4], torch.float32, device)
     if (state.votes is not None) != recurrence.uses_votes:
         raise ValueError(
             "state.votes must be given if and only if the policy accumulates or has a NETWORK "
@@ -183,7 +154,7 @@ def _validate_parts(
             f"{Accumulate(recurrence.accumulate)!s} and {kind!s}"
         )
     if state.votes is not None:
-        _expect("state.votes", state.votes, [n, c], torch.float32, device)
+        expect("state.votes", state.votes, [n, c], torch.float32, device)
     if state.memory is None:
         if recurrence.needs_memory:
             raise ValueError("state.memory must be given with a NETWORK scorer, got None")
@@ -193,23 +164,4 @@ def _validate_parts(
             f"state.memory holds a scorer's scores, got {list(state.memory.shape)} without a scorer"
         )
     columns = max(exits, state.memory.shape[-1] if state.memory.dim() else 0)
-    _expect("state.memory", state.memory, [n, columns], torch.float32, device)
-
-
-def _expect_in(name: str, indices: Tensor, size: int) -> None:
-    if len(indices) and not (int(indices.min()) >= 0 and int(indices.max()) < size):
-        raise ValueError(f"{name} must lie in 0..{size - 1}, got {indices.min()}..{indices.max()}")
-
-
-def _expect(
-    name: str, tensor: Tensor, shape: list[int], dtype: torch.dtype, device: torch.device
-) -> None:
-    if tensor.dtype != dtype:
-        raise TypeError(f"{name} must be {dtype}, got {tensor.dtype}")
-    if list(tensor.shape) != shape or not tensor.is_contiguous():
-        contiguous = "" if tensor.is_contiguous() else " (not contiguous)"
-        raise ValueError(
-            f"{name} must be contiguous of shape {shape}, got {list(tensor.shape)}{contiguous}"
-        )
-    if tensor.device != device:
-        raise ValueError(f"{name} must be on {device} like hidden, got {tensor.device}")
+    expect("state.memory", state.memory, [n, columns], torch.float32, device)

@@ -1,13 +1,14 @@
-"""The implementations of `eefast::exit_step`, and which one runs where.
+"""The implementations of the ops, and which one runs where.
 
-Every implementation is an overload of one op, made from one schema:
+Every implementation is an overload of its op, made from one schema:
 
     eefast::exit_step.reference   plain PyTorch, any device         eefast/ops/reference.py
     eefast::exit_step.cpp         CPU; fp32, bf16                   csrc/cpu
     eefast::exit_step.triton      CUDA, ROCm; fp32, fp16, bf16      kernels
     eefast::exit_step.cuda        CUDA, up to 32 rows; as triton    csrc/cuda
 
-None imports another. `docs/exit_step.md` says how to add one.
+`eefast::similarity_step` has all of them but `cuda`. None imports another. `docs/exit_step.md` says
+how to add one.
 """
 
 from __future__ import annotations
@@ -22,12 +23,20 @@ from eefast.ops import _native, _triton, reference
 
 Impl = Literal["auto", "reference", "cpp", "triton", "cuda"]
 
-_SCHEMA = (
-    "exit_step.{}(Tensor hidden, Tensor? offsets, Tensor? pooler_weight, Tensor? pooler_bias, "
-    "Tensor weight, Tensor? bias, Tensor? scorer, Tensor table, Tensor? rows, int step, "
-    "Tensor(a!) score, Tensor(b!) prediction, Tensor(c!) exit_layer, Tensor(d!) logits, "
-    "Tensor(e!) running, Tensor(f!)? votes, Tensor(g!)? memory, Tensor(h!)? control) -> ()"
-)
+Op = Literal["exit_step", "similarity_step"]
+
+_SCHEMAS: dict[Op, str] = {
+    "exit_step": (
+        "(Tensor hidden, Tensor? offsets, Tensor? pooler_weight, Tensor? pooler_bias, "
+        "Tensor weight, Tensor? bias, Tensor? scorer, Tensor table, Tensor? rows, int step, "
+        "Tensor(a!) score, Tensor(b!) prediction, Tensor(c!) exit_layer, Tensor(d!) logits, "
+        "Tensor(e!) running, Tensor(f!)? votes, Tensor(g!)? memory, Tensor(h!)? control) -> ()"
+    ),
+    "similarity_step": (
+        "(Tensor hidden, Tensor? offsets, Tensor table, Tensor? rows, int step, "
+        "Tensor(a!) previous, Tensor(b!) score, Tensor(c!) exit_layer, Tensor(d!) running) -> ()"
+    ),
+}
 
 CUDA_ROWS = 32
 """The most rows that `cuda` takes: its kernel keeps all of them in flight at once."""
@@ -54,17 +63,25 @@ _IMPLEMENTATIONS = {
 }
 
 _library = torch.library.Library("eefast", "FRAGMENT")
-for _name in _IMPLEMENTATIONS:
-    _library.define(_SCHEMA.format(_name))
-    # Everything is written in place: with fake tensors there is nothing to do.
-    torch.library.register_fake(f"eefast::exit_step.{_name}", lambda *_: None, lib=_library)
-_library.impl("exit_step.reference", reference.exit_step, "CompositeExplicitAutograd")
-for _key in ("CUDA", "CPU"):  # on the CPU under Triton's interpreter
-    _library.impl("exit_step.triton", _triton.exit_step, _key)
 
-_OPS: dict[str, Callable[..., None]] = {
-    name: getattr(torch.ops.eefast.exit_step, name) for name in _IMPLEMENTATIONS
-}
+
+def _define(op: Op) -> dict[str, Callable[..., None]]:
+    """The overloads of an op. Those of C++ are implemented there."""
+    overloads = {}
+    for name in _IMPLEMENTATIONS:
+        if op == "similarity_step" and name == "cuda":
+            continue  # not built: there is no head to compute, one launch of triton does it
+        _library.define(f"{op}.{name}{_SCHEMAS[op]}")
+        # Everything is written in place: with fake tensors there is nothing to do.
+        torch.library.register_fake(f"eefast::{op}.{name}", lambda *_: None, lib=_library)
+        overloads[name] = getattr(getattr(torch.ops.eefast, op), name)
+    _library.impl(f"{op}.reference", getattr(reference, op), "CompositeExplicitAutograd")
+    for key in ("CUDA", "CPU"):  # on the CPU under Triton's interpreter
+        _library.impl(f"{op}.triton", getattr(_triton, op), key)
+    return overloads
+
+
+_OPS: dict[Op, dict[str, Callable[..., None]]] = {op: _define(op) for op in _SCHEMAS}
 
 
 def implementation(
@@ -74,32 +91,39 @@ def implementation(
     *,
     rows: int | None = None,
     classes: int | None = None,
+    op: Op = "exit_step",
 ) -> Callable[..., None]:
-    """The op's overload for a device and a precision, to be called without further checks.
+    """An op's overload for a device and a precision, to be called without further checks.
 
     `auto` is `cpp` on the CPU. On CUDA it is `cuda` for at most `CUDA_ROWS` rows and
     `CUDA_CLASSES` classes where that is built for the GPU at hand, because it launches once where
     `triton` launches twice for a pooler, and its launcher is C++; `triton` for everything else. (By
-    reasoning: not measured on a GPU yet.)
+    reasoning: not measured on a GPU yet.) `similarity_step` has no `cuda`.
 
     Args:
         impl: "auto", or the implementation to use; nothing falls back silently.
         device: where the tensors are.
         dtype: of the hidden states and the head's weights.
         rows, classes: of the calls to come, as far as they are known.
+        op: the op's name.
 
     Raises:
-        ValueError: unknown `impl`, or one that cannot run on `device` or with so many rows.
+        ValueError: unknown `impl`, or one that `op` lacks or that cannot run on `device` or with
+            so many rows.
         TypeError: an implementation that does not take `dtype`.
         RuntimeError: the implementation is not built here.
     """
     device = torch.device(device)
     kind = device.type
     if impl == "auto":
-        impl = _default(device, rows, classes)
+        impl = _default(device, rows, classes, op)
     if impl not in _IMPLEMENTATIONS:
         known = sorted(_IMPLEMENTATIONS)
         raise ValueError(f"impl must be 'auto' or one of {known}, got {impl!r}")
+    if impl not in _OPS[op]:
+        raise ValueError(
+            f"impl={impl!r} has no {op}; impl='triton' does it in one launch for any number of rows"
+        )
     traits = _IMPLEMENTATIONS[impl]
     if traits.devices is not None and kind not in traits.devices():
         runs_on = ", ".join(f"'{device}'" for device in sorted(traits.devices()))
@@ -111,15 +135,15 @@ def implementation(
         raise ValueError(
             f"impl='cuda' takes up to {CUDA_ROWS} rows, got {rows}; impl='triton' takes any number"
         )
-    return _OPS[impl]
+    return _OPS[op][impl]
 
 
 def sets_conditionals(op: Callable[..., None]) -> bool:
     """Whether an overload sets the conditional handle that it finds in `ExitState.control`."""
-    return op is _OPS["cuda"]
+    return op is _OPS["exit_step"]["cuda"]
 
 
-def _default(device: torch.device, rows: int | None, classes: int | None) -> Impl:
+def _default(device: torch.device, rows: int | None, classes: int | None, op: Op) -> Impl:
     if device.type == "cpu":
         return "cpp"
     if device.type != "cuda":
@@ -127,7 +151,7 @@ def _default(device: torch.device, rows: int | None, classes: int | None) -> Imp
             f"impl='auto' knows no implementation for device '{device.type}'; impl='reference' "
             "runs on any device"
         )
-    few = rows is not None and rows <= CUDA_ROWS
+    few = rows is not None and rows <= CUDA_ROWS and "cuda" in _OPS[op]
     if few and classes is not None and classes <= CUDA_CLASSES and _native.cuda_runs_on(device):
         return "cuda"
     return "triton"

@@ -1,4 +1,4 @@
-"""`impl="reference"`: the exit step in plain PyTorch, the specification of all the others."""
+"""`impl="reference"`: the ops in plain PyTorch, the specification of all the others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eefast.ops.recurrence import ScorerKind, Values
+from eefast.ops.recurrence import ScorerKind, Values, reached
 from eefast.ops.step import Step
 
 
@@ -33,15 +33,7 @@ def exit_step(
     """One exit for all samples handed in; see `eefast.ops.exit_step` for the contract."""
     unpacked = Step.unpack(step)
     exit, recurrence = unpacked.exit, unpacked.recurrence
-    if offsets is not None:
-        hidden = hidden[offsets]
-    elif hidden.dim() == 3:
-        hidden = hidden[:, 0]
-    if rows is None:
-        rows = torch.arange(len(hidden), device=hidden.device)
-    still_here = exit_layer[rows] == 0
-    rows, x = rows[still_here], hidden[still_here].float()
-
+    rows, x = _running(hidden, offsets, rows, exit_layer)
     if pooler_weight is not None:
         x = F.linear(x, pooler_weight.float(), None if pooler_bias is None else pooler_bias.float())
         x = x.tanh()
@@ -66,3 +58,42 @@ def exit_step(
     logits[rows[exits_here]] = answer[exits_here]
     exit_layer[rows[exits_here]] = unpacked.layer
     running[exit - 1] |= ~exits_here.all()
+
+
+def similarity_step(
+    hidden: Tensor,  # (R, D), (R, T, D), or (M, D) with offsets
+    offsets: Tensor | None,  # (R,) int64: row r of the call is hidden[offsets[r]]
+    table: Tensor,  # (L, 3) float32: weight, threshold, tau of every exit
+    rows: Tensor | None,  # (R,) int64: row r belongs to sample rows[r]; None: to sample r
+    step: int,  # Step.pack()
+    previous: Tensor,  # (N, D) float32
+    score: Tensor,  # (N,) float32
+    exit_layer: Tensor,  # (N,) int32
+    running: Tensor,  # (L,) bool
+) -> None:
+    """One exit for all samples handed in; see `eefast.ops.similarity_step` for the contract."""
+    unpacked = Step.unpack(step)
+    exit = unpacked.exit
+    rows, x = _running(hidden, offsets, rows, exit_layer)
+    weight, threshold, _ = table[exit - 1]
+    now = weight * F.cosine_similarity(x, previous[rows], eps=1e-8)
+    exits_here = reached(now, threshold, strict=unpacked.strict) | (exit == len(table))
+
+    previous[rows] = x
+    score[rows] = now
+    exit_layer[rows[exits_here]] = unpacked.layer
+    running[exit - 1] |= ~exits_here.all()
+
+
+def _running(
+    hidden: Tensor, offsets: Tensor | None, rows: Tensor | None, exit_layer: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The samples of the call that are still running, [R'], and their vectors, [R', D] float32."""
+    if offsets is not None:
+        hidden = hidden[offsets]
+    elif hidden.dim() == 3:
+        hidden = hidden[:, 0]
+    if rows is None:
+        rows = torch.arange(len(hidden), device=hidden.device)
+    still_here = exit_layer[rows] == 0
+    return rows[still_here], hidden[still_here].float()

@@ -1,4 +1,4 @@
-"""What the exit step works on: the weights of a head, and the running state of a call."""
+"""What the ops work on: the weights of a head, and the running state of a call."""
 
 from __future__ import annotations
 
@@ -60,6 +60,26 @@ class ExitState(NamedTuple):
         packed = PackedState(samples, classes, exits, device, votes, memory)
         packed.start()
         return packed.state
+
+
+class SimilarityState(NamedTuple):
+    """The running state of the N samples of one call that exits by similarity."""
+
+    previous: Tensor  # (N, D) float32: before the next layer; once exited, that it exited with
+    score: Tensor  # (N,) float32: S_i
+    exit_layer: Tensor  # (N,) int32: layer after which the sample exited; 0 while running
+    running: Tensor  # (L,) bool: whether any sample was still running after exit i
+
+    @classmethod
+    def start(cls, vectors: Tensor, exits: int) -> SimilarityState:
+        """The state before the first of `exits` exits, from the vectors before layer 1, [N, D]."""
+        n, on = len(vectors), vectors.device
+        return cls(
+            vectors.to(torch.float32, copy=True, memory_format=torch.contiguous_format),
+            torch.zeros(n, dtype=torch.float32, device=on),
+            torch.zeros(n, dtype=torch.int32, device=on),
+            torch.zeros(exits, dtype=torch.bool, device=on),
+        )
 
 
 class PackedState:

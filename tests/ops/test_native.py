@@ -119,7 +119,7 @@ NETWORK = Step(1, 1, Keep.AGREE, Gain.SCORE, scorer=ScorerKind.NETWORK).pack()
             },
             r"memory must be \[samples, 2 or more\]; got Float \[4, 1\]",
         ),
-        ({"score": torch.zeros(3)}, r"prediction must be Int \[3\]"),
+        ({"score": torch.zeros(3)}, r"exit_layer must be Int \[3\]"),
         ({"prediction": torch.zeros(4, dtype=torch.int64)}, "prediction"),
         ({"exit_layer": torch.zeros(3, dtype=torch.int32)}, "exit_layer"),
         ({"logits": torch.zeros(4, 0)}, "logits"),
