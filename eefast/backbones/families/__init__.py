@@ -5,6 +5,7 @@ from eefast.backbones.families.bert import BertBackbone
 from eefast.backbones.families.distilbert import DistilBertBackbone
 from eefast.backbones.families.electra import ElectraBackbone
 from eefast.backbones.families.encoder import EncoderBackbone, EncoderContext
+from eefast.backbones.families.modernbert import ModernBertBackbone
 from eefast.backbones.families.mpnet import MPNetBackbone
 from eefast.backbones.families.roberta import RobertaBackbone
 
@@ -16,5 +17,6 @@ __all__ = [
     "EncoderBackbone",
     "EncoderContext",
     "MPNetBackbone",
+    "ModernBertBackbone",
     "RobertaBackbone",
 ]
