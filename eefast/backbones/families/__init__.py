@@ -8,6 +8,7 @@ from eefast.backbones.families.encoder import EncoderBackbone, EncoderContext
 from eefast.backbones.families.modernbert import ModernBertBackbone
 from eefast.backbones.families.mpnet import MPNetBackbone
 from eefast.backbones.families.roberta import RobertaBackbone
+from eefast.backbones.families.vit import ViTBackbone
 
 __all__ = [
     "AlbertBackbone",
@@ -19,4 +20,5 @@ __all__ = [
     "MPNetBackbone",
     "ModernBertBackbone",
     "RobertaBackbone",
+    "ViTBackbone",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -46,7 +46,7 @@ class EncoderBackbone(Backbone):
         "position_ids": "1T",
         "inputs_embeds": "BTE",
     }
-    main_inputs = ("input_ids", "inputs_embeds")
+    main_inputs: ClassVar[tuple[str, ...]] = ("input_ids", "inputs_embeds")
     absent: Mapping[str, float] = {"attention_mask": 1, "token_type_ids": 0}
 
     def __init__(self, model: PreTrainedModel) -> None:
