@@ -9,7 +9,7 @@ take turns, and medians are given. An adapter is there only if it is faster.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ import transformers
 from transformers import (
     BertConfig,
     BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
     ModernBertConfig,
     ModernBertModel,
     PreTrainedModel,
@@ -29,9 +31,23 @@ from eefast.backbones import GenericBackbone, Inputs, backbone_for, study
 from eefast.measure import markdown_table, medians, processor, write_whole
 
 TOKENS = 16
-MODELS = {
+_DEBERTA_V3: dict[str, Any] = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "relative_attention": True,
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
+MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "BERT-base": lambda: BertModel(BertConfig()),
     "ModernBERT-base": lambda: ModernBertModel(ModernBertConfig()),
+    "DeBERTa-v3-base": lambda: DebertaV2Model(DebertaV2Config(**_DEBERTA_V3)),
     "ViT-base": lambda: ViTModel(ViTConfig()),
 }
 PAGE = Path(__file__).parent.parent / "docs" / "adapters.md"
@@ -91,7 +107,8 @@ def main(rounds: int = 400) -> None:
     found = {}
     for name, make in MODELS.items():
         torch.manual_seed(0)
-        found[name] = measure(make().eval(), rounds)
+        model: Any = make()
+        found[name] = measure(model.eval(), rounds)
     print(page(found))
     write_whole(PAGE, page(found))
 

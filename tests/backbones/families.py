@@ -40,6 +40,8 @@ class Family:
     positions: int = LONGEST  # rows of the position table
     token_types: bool = True
     attention: tuple[str, ...] = ("sdpa", "eager")
+    additive: bool = True  # its mask is added to the scores
+    captured: bool = True  # its layers make no tensor on the host
     blocks: int = 1  # entries of output_hidden_states per layer
     last: str = ""  # the last layer's path, where output_hidden_states ends with the normed one
     config: dict[str, Any] = field(default_factory=dict)
@@ -51,6 +53,14 @@ _MODERN = {
     "embedding_dropout": 0.1,
     "mlp_dropout": 0.1,
     **dict.fromkeys(("bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id"), 2),
+}
+
+_DEBERTA = {
+    "relative_attention": True,
+    "position_buckets": 8,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
 }
 
 FAMILIES = {
@@ -73,6 +83,10 @@ FAMILIES = {
     ),
     # transformers has no sdpa for it.
     "mpnet": Family("MPNet", positions=LONGEST + 2, token_types=False, attention=("eager",)),
+    # v3's settings; it has no sdpa either.
+    "deberta-v2": Family(
+        "DebertaV2", attention=("eager",), additive=False, captured=False, config=_DEBERTA
+    ),
     # One layer that sees all tokens, and two with a window of eight on each side.
     "modernbert": Family("ModernBert", token_types=False, last="layers.2", config=_MODERN),
     "modernbert-mean": Family(
@@ -90,6 +104,7 @@ GRID = [
     for name, attention in PAIRS
     for dtype in (torch.float32, torch.bfloat16)
 ]
+CAPTURED = [case for case in GRID if FAMILIES[case[0]].captured]
 
 
 def grid_id(value: Any) -> str:

@@ -115,7 +115,7 @@ def test_hooks_on_layers_run(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["bert", "roberta", "electra", "distilbert", "mpnet", "modernbert"]
+    "name", ["bert", "roberta", "electra", "distilbert", "mpnet", "modernbert", "deberta-v2"]
 )
 def test_a_layer_replaced_later_is_the_one_that_runs(name: str) -> None:
     class Wrapped(nn.Module):

@@ -2,6 +2,7 @@
 
 from eefast.backbones.families.albert import AlbertBackbone
 from eefast.backbones.families.bert import BertBackbone
+from eefast.backbones.families.deberta_v2 import DebertaV2Backbone
 from eefast.backbones.families.distilbert import DistilBertBackbone
 from eefast.backbones.families.electra import ElectraBackbone
 from eefast.backbones.families.encoder import EncoderBackbone, EncoderContext
@@ -13,6 +14,7 @@ from eefast.backbones.families.vit import ViTBackbone
 __all__ = [
     "AlbertBackbone",
     "BertBackbone",
+    "DebertaV2Backbone",
     "DistilBertBackbone",
     "ElectraBackbone",
     "EncoderBackbone",
