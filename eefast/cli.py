@@ -58,9 +58,9 @@ def train(
     """
     from transformers import AutoModel, AutoTokenizer, set_seed
 
+    from eefast.attach import attach_exits
     from eefast.calibration import calibrate
     from eefast.data import class_names, encode, load_table
-    from eefast.multi_exit import attach_exits
     from eefast.traces import record_trace
     from eefast.training.fine_tune import batches, fine_tune
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    AutoModelForAudioClassification,
+    AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     BertConfig,
     BertForSequenceClassification,
@@ -16,6 +18,8 @@ from transformers import (
     DistilBertModel,
     Trainer,
     TrainingArguments,
+    ViTConfig,
+    ViTModel,
 )
 
 from eefast import MultiExitModel, attach_exits
@@ -92,6 +96,21 @@ def test_save_and_load(tmp_path, options):
     assert type(auto) is MultiExitModel
     half = MultiExitModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert half.dtype == torch.bfloat16
+
+
+def test_image_and_audio_models_load_as_their_kind(tmp_path):
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=16, num_attention_heads=2, intermediate_size=16)
+    vit = ViTConfig(**sizes, num_hidden_layers=2, image_size=16, patch_size=8)
+    model = attach_exits(ViTModel(vit), num_labels=3).eval()
+    inputs = {"pixel_values": torch.randn(2, 3, 16, 16)}
+    model.save_pretrained(tmp_path)
+    for auto in (AutoModelForImageClassification, AutoModelForAudioClassification):
+        loaded = auto.from_pretrained(tmp_path)
+        assert type(loaded) is MultiExitModel
+        assert loaded.main_input_name == "pixel_values"
+        with torch.no_grad():
+            assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
 
 
 def test_loading_refuses_missing_weights(tmp_path):

@@ -43,6 +43,27 @@ def attention_bias(
     return bias.masked_fill_(~shown, _HIDDEN[implementation](hidden.dtype))[:, None, None]
 
 
+def window_bias(
+    bias: Tensor | None,  # of `attention_bias`
+    hidden: Tensor,  # (B, T, D)
+    window: int,  # a token sees those at most so far from it, on both sides
+    implementation: str,
+) -> Tensor:
+    """`bias` for layers that see a window: [B, 1, T, T], or [1, 1, T, T] where `bias` is None."""
+    tokens = hidden.shape[1]
+    places = torch.arange(tokens, device=hidden.device)
+    outside = (places[:, None] - places).abs() > window
+    start = hidden.new_zeros((1, 1, tokens, tokens)) if bias is None else bias
+    return start.masked_fill(outside, _HIDDEN[implementation](hidden.dtype))
+
+
+def mean_of_shown(hidden: Tensor, shown: Tensor | None) -> Tensor:
+    """The mean [B, D] of `hidden` [B, T, D] over the tokens that are `shown` [B, T]; None: all."""
+    if shown is None:
+        return hidden.mean(1)
+    return (hidden * shown[..., None]).sum(1) / shown.sum(1, keepdim=True)
+
+
 def hides_nothing(attention_mask: Tensor) -> bool:
     """Whether a mask has no zero, as far as that can be told without waiting: on the CPU."""
     return attention_mask.is_cpu and bool(attention_mask.all())

@@ -19,12 +19,13 @@ from transformers import (
     set_seed,
 )
 
+from eefast.attach import attach_exits
 from eefast.calibration import calibrate
 from eefast.data import class_names, encode
 from eefast.demo.data import load_tweets, package_file
 from eefast.demo.report import draw_trade_off, make_report, results_tables
 from eefast.measure import Latency, time_interleaved, write_whole
-from eefast.multi_exit import MultiExitModel, attach_exits
+from eefast.multi_exit import MultiExitModel
 from eefast.policies import Never, Policy
 from eefast.runtime import compile
 from eefast.traces import ExitTrace, record_trace, simulate

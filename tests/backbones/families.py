@@ -40,9 +40,28 @@ class Family:
     positions: int = LONGEST  # rows of the position table
     token_types: bool = True
     attention: tuple[str, ...] = ("sdpa", "eager")
+    additive: bool = True  # its mask is added to the scores
+    captured: bool = True  # its layers make no tensor on the host
     blocks: int = 1  # entries of output_hidden_states per layer
+    last: str = ""  # the last layer's path, where output_hidden_states ends with the normed one
     config: dict[str, Any] = field(default_factory=dict)
 
+
+_MODERN = {
+    # Where a window holds padding only, transformers gives NaN in fp64, which is the measure here.
+    "local_attention": 16,
+    "embedding_dropout": 0.1,
+    "mlp_dropout": 0.1,
+    **dict.fromkeys(("bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id"), 2),
+}
+
+_DEBERTA = {
+    "relative_attention": True,
+    "position_buckets": 8,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+}
 
 FAMILIES = {
     "bert": Family("Bert"),
@@ -64,6 +83,18 @@ FAMILIES = {
     ),
     # transformers has no sdpa for it.
     "mpnet": Family("MPNet", positions=LONGEST + 2, token_types=False, attention=("eager",)),
+    # v3's settings; it has no sdpa either.
+    "deberta-v2": Family(
+        "DebertaV2", attention=("eager",), additive=False, captured=False, config=_DEBERTA
+    ),
+    # One layer that sees all tokens, and two with a window of eight on each side.
+    "modernbert": Family("ModernBert", token_types=False, last="layers.2", config=_MODERN),
+    "modernbert-mean": Family(
+        "ModernBert",
+        token_types=False,
+        last="layers.2",
+        config={**_MODERN, "classifier_pooling": "mean"},
+    ),
 }
 
 # (family, attention implementation): the grid of the tests in fp32
@@ -73,6 +104,7 @@ GRID = [
     for name, attention in PAIRS
     for dtype in (torch.float32, torch.bfloat16)
 ]
+CAPTURED = [case for case in GRID if FAMILIES[case[0]].captured]
 
 
 def grid_id(value: Any) -> str:
@@ -128,8 +160,14 @@ def tokens(batch: int = 3, length: int = 10, padding: str | None = None) -> dict
 
 def their_states(name: str, model: PreTrainedModel, **inputs: Tensor) -> list[Tensor]:
     """transformers' hidden states before layer 1 and after each layer."""
+    last: list[Tensor] = []
+    path = FAMILIES[name].last
+    hook = path and model.get_submodule(path).register_forward_hook(lambda *c: last.append(c[-1]))
     states = model(**inputs, output_hidden_states=True).hidden_states
+    if hook:
+        hook.remove()
     assert states is not None
+    states = [*states[:-1], *last] if last else states
     return list(states[:: FAMILIES[name].blocks])
 
 

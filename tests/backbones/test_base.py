@@ -34,7 +34,7 @@ def test_max_length_where_positions_start_after_the_padding_index() -> None:
     assert backbone_for(build("bert", **kwargs)).max_length == 20
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not FAMILIES[name].last])
 def test_readout_is_a_view_of_the_first_token(name: str) -> None:
     hidden = torch.randn(3, 10, 32)
     vectors = gathered(*adapter(name).readout(1, hidden, None))

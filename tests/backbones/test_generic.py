@@ -9,7 +9,7 @@ import torch
 import transformers as t
 from torch import nn
 
-from eefast import MultiExitModel, attach_exits, compile
+from eefast import ExitTrace, MultiExitModel, attach_exits, compile, simulate
 from eefast.backbones import GenericBackbone, gathered, study
 from eefast.backbones.generic.signature import random_inputs
 from eefast.policies import BEEM, Never
@@ -122,10 +122,15 @@ def test_compiled_as_the_full_model(name):
     inputs = random_inputs(model.backbone, 3)
     with torch.no_grad():
         full = model(**inputs)
-    model.set_policy(BEEM.cost(model.num_exits, 1.2))
+    policy = BEEM.cost(model.num_exits, 1.2)
+    model.set_policy(policy)
+    trace = ExitTrace(torch.stack(full.exit_logits), torch.zeros(3, dtype=torch.int64))
     out = compile(model, policy=Never())(**inputs)
     torch.testing.assert_close(out.logits, full.logits, rtol=1e-4, atol=1e-4)
     early = compile(model, policy="beem")(**inputs)
+    expected = simulate(policy, trace)
+    assert early.exit_layer.tolist() == expected.exit_layer.tolist()
+    assert early.prediction.tolist() == expected.prediction.tolist()
     for row, exit in enumerate(early.exit_layer.tolist()):
         at_exit = full.exit_logits[exit - 1][row]
         torch.testing.assert_close(early.logits[row], at_exit, rtol=1e-4, atol=1e-4)
@@ -264,7 +269,7 @@ def test_a_model_that_works_between_its_layers_is_refused():
 
 
 def test_unknown_inputs_are_refused():
-    model = attach_exits(build("ViT"), num_labels=2)
+    model = attach_exits(build("Swin"), num_labels=2)
     with pytest.raises(TypeError, match="input_ids"):
         model(pixel_values=torch.zeros(1, 3, 32, 32), input_ids=torch.ones(1, 2).long())
     assert isinstance(model.layers, GenericBackbone)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from .families import (
 )
 
 # Those of transformers that can recompute a layer in the backward pass.
-CHECKPOINTED = ["bert", "roberta", "electra", "distilbert"]
+CHECKPOINTED = ["bert", "roberta", "electra", "distilbert", "modernbert"]
 
 
 def gradients(model: nn.Module, states: list[Tensor]) -> dict[str, Tensor]:
@@ -72,6 +73,7 @@ def test_gradients(name: str, attention: str) -> None:
         "pooler.bias",
         "pooler.dense.weight",
         "pooler.dense.bias",
+        "final_norm.weight",  # which only readouts need
     }
 
 
@@ -88,7 +90,7 @@ def test_gradient_checkpointing(name: str, reentrant: bool) -> None:
             module.p = 0.0
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     runs = []
-    parts = {path: part for path, part in model.named_modules() if "layer.0." in path}
+    parts = {path: part for path, part in model.named_modules() if re.search(r"layers?\.0\.", path)}
     norm = next(part for part in parts.values() if isinstance(part, nn.LayerNorm))
     norm.register_forward_hook(lambda *_: runs.append(1))
     states = our_states(backbone_for(model), **batch)
@@ -112,12 +114,15 @@ def test_hooks_on_layers_run(name: str) -> None:
     assert all(a is b for a, b in zip(seen, states[1:], strict=True))
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "electra", "distilbert", "mpnet"])
+@pytest.mark.parametrize(
+    "name", ["bert", "roberta", "electra", "distilbert", "mpnet", "modernbert", "deberta-v2"]
+)
 def test_a_layer_replaced_later_is_the_one_that_runs(name: str) -> None:
     class Wrapped(nn.Module):
         def __init__(self, inner: nn.Module) -> None:
             super().__init__()
             self.inner = inner
+            self.attention_type = getattr(inner, "attention_type", None)
 
         def forward(self, *args: Any) -> Any:
             calls.append(len(args))
@@ -126,7 +131,8 @@ def test_a_layer_replaced_later_is_the_one_that_runs(name: str) -> None:
     calls: list[int] = []
     model = build(name)
     backbone = backbone_for(model)
-    stack = model.transformer.layer if name == "distilbert" else model.encoder.layer
+    stacks = {"distilbert": "transformer.layer", "modernbert": "layers"}
+    stack = model.get_submodule(stacks.get(name, "encoder.layer"))
     before = our_states(backbone, **tokens())
     stack[1] = Wrapped(stack[1])
     after = our_states(backbone, **tokens())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -46,7 +46,7 @@ class EncoderBackbone(Backbone):
         "position_ids": "1T",
         "inputs_embeds": "BTE",
     }
-    main_inputs = ("input_ids", "inputs_embeds")
+    main_inputs: ClassVar[tuple[str, ...]] = ("input_ids", "inputs_embeds")
     absent: Mapping[str, float] = {"attention_mask": 1, "token_type_ids": 0}
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -78,14 +78,14 @@ class EncoderBackbone(Backbone):
         if mask is not None and hides_nothing(mask):
             mask = None
         hidden = self._embed(embedded)
-        return hidden, self._context(hidden, mask)
+        return hidden, self._context(hidden, mask, inputs)
 
     def _embed(self, inputs: Mapping[str, Tensor | None]) -> Tensor:
         """The hidden states [B, T, D] before layer 1, from the inputs without the mask."""
         hidden: Tensor = self.model.embeddings(**inputs)
         return hidden
 
-    def _context(self, hidden: Tensor, mask: Tensor | None) -> EncoderContext:
+    def _context(self, hidden: Tensor, mask: Tensor | None, inputs: Inputs) -> EncoderContext:
         """What the layers need beside `hidden` [B, T, D], computed once per call."""
         implementation = self.model.config._attn_implementation
         return EncoderContext(attention_bias(mask, hidden, implementation))

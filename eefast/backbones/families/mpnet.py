@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eefast.backbones.base import Inputs
 from eefast.backbones.families.encoder import EncoderContext
 from eefast.backbones.families.roberta import RobertaBackbone
 from eefast.backbones.registry import register_backbone
@@ -32,8 +33,9 @@ class MPNetBackbone(RobertaBackbone):
         "inputs_embeds": "BTE",
     }
 
-    def _context(self, hidden: Tensor, mask: Tensor | None) -> MPNetContext:
-        return MPNetContext(super()._context(hidden, mask).mask, self._position_bias(hidden))
+    def _context(self, hidden: Tensor, mask: Tensor | None, inputs: Inputs) -> MPNetContext:
+        mask = super()._context(hidden, mask, inputs).mask
+        return MPNetContext(mask, self._position_bias(hidden))
 
     def _position_bias(self, hidden: Tensor) -> Tensor:
         """The bias [1, heads, T, T] of all layers and samples: it depends on the length alone.

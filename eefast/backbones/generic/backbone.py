@@ -15,6 +15,7 @@ from eefast.backbones.generic.anatomy import Anatomy
 from eefast.backbones.generic.context import Arguments, GenericContext, Rows, rows_of, structure_of
 from eefast.backbones.generic.signature import takes_of
 from eefast.backbones.generic.twin import tree_of, twin
+from eefast.backbones.masks import mean_of_shown
 
 
 class _Done(Exception):  # noqa: N818 (nothing went wrong)
@@ -123,10 +124,9 @@ class GenericBackbone(Backbone):
             return hidden.mean((2, 3))
         if self.anatomy.pooling == "patches":
             return hidden[:, 1:].mean(1)
-        if context.shown is None or context.shown.shape != hidden.shape[:2]:
-            return hidden.mean(1)
-        shown = context.shown[..., None]
-        return (hidden * shown).sum(1) / shown.sum(1)
+        shown = context.shown
+        fits = shown is not None and shown.shape == hidden.shape[:2]
+        return mean_of_shown(hidden, shown if fits else None)
 
     def _nothing(self, index: int) -> Tensor:
         return torch.zeros((0, self.widths[index - 1]), device=self.device, dtype=self.dtype)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from eefast import RuntimeStats, attach_exits, compile
 from eefast.policies import PABEE, Budgeted, Confidence, Entropy, Never
-from tests.backbones.families import GRID, PAD, grid_id, model_of
+from tests.backbones.families import CAPTURED, PAD, grid_id, model_of
 from tests.models import inputs_for, tiny_model
 from tests.runtime.graph.on_stand_in import close, compiled, padded_reference, same
 from tests.runtime.questions import Questions
@@ -41,7 +41,7 @@ def shown(length, samples=3, seed=0):
 
 @pytest.mark.filterwarnings("ignore:captured shapes do not all fit")
 @pytest.mark.parametrize("nodes", NODES)
-@pytest.mark.parametrize(("family", "attention", "dtype"), GRID, ids=grid_id)
+@pytest.mark.parametrize(("family", "attention", "dtype"), CAPTURED, ids=grid_id)
 def test_every_family(family, attention, dtype, nodes):
     model = with_exits(family, attention, dtype)
     fast, device = compiled(model, MIXED, nodes=nodes, length_buckets=[16, 24])

@@ -66,12 +66,15 @@ class Driver:
     def layers(self, number, hidden, layer_inputs):
         for layer in self.plan.stages[number].layers:
             hidden = self.model.layers.layer(layer, hidden, layer_inputs)
+        self.context = layer_inputs  # which the next exit's readout needs
         return hidden
 
     def exit(self, number, hidden):
         stage = self.plan.stages[number]
+        vectors = self.model.layers.readout(stage.layers.stop - 1, hidden, self.context)
+        self.context = None
         self.exit_step(
-            hidden, None, *stage.head, stage.scorer, self.plan.table, None, stage.step, *self.state
+            *vectors, *stage.head, stage.scorer, self.plan.table, None, stage.step, *self.state
         )
 
     def flag(self, number):

@@ -7,7 +7,7 @@ import torch
 
 from eefast import attach_exits
 from eefast.policies import Confidence, Never
-from tests.backbones.families import GRID, build, grid_id, tokens
+from tests.backbones.families import CAPTURED, build, grid_id, tokens
 from tests.models import tiny_model
 from tests.runtime.graph.stand_in.answers import MIXED, SAMPLES, assert_same, model, samples, wanted
 from tests.runtime.graph.stand_in.driver import Driver, eager
@@ -42,7 +42,7 @@ def family_model(name, attention, dtype):
     return made.to(dtype)
 
 
-@pytest.mark.parametrize(("name", "attention", "dtype"), GRID, ids=grid_id)
+@pytest.mark.parametrize(("name", "attention", "dtype"), CAPTURED, ids=grid_id)
 def test_every_backbone_can_be_captured(name, attention, dtype):
     made = family_model(name, attention, dtype)
     batches = [tokens(padding="right"), tokens(padding="left")]

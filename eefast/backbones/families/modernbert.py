@@ -1,0 +1,98 @@
+"""ModernBERT: rotary positions, and layers that see a window of tokens among those that see all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from eefast.backbones.base import Inputs
+from eefast.backbones.families.encoder import EncoderBackbone, EncoderContext
+from eefast.backbones.masks import mean_of_shown, window_bias
+from eefast.backbones.registry import register_backbone
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+@dataclass(frozen=True, slots=True)
+class ModernBertContext(EncoderContext):
+    """By the type of a layer; what has one row for all samples stays when rows are selected."""
+
+    sliding: Tensor | None = None  # (B or 1, 1, T, T), or `mask` where the window hides nothing
+    tables: Mapping[str, tuple[Tensor, Tensor]] | None = None  # cosines, sines: (B or 1, T, E)
+    shown: Tensor | None = None  # (B, T) bool: which tokens count in a mean; None: all
+
+    def select(self, rows: Tensor) -> ModernBertContext:
+        def of_rows(tensor: Tensor) -> Tensor:
+            return tensor if len(tensor) == 1 else tensor.index_select(0, rows)
+
+        mask = None if self.mask is None else of_rows(self.mask)
+        if self.sliding is self.mask:
+            sliding = mask
+        else:
+            sliding = None if self.sliding is None else of_rows(self.sliding)
+        assert self.tables is not None
+        tables = {kind: (of_rows(cos), of_rows(sin)) for kind, (cos, sin) in self.tables.items()}
+        shown = None if self.shown is None else self.shown.index_select(0, rows)
+        return ModernBertContext(mask, sliding, tables, shown)
+
+
+@register_backbone("modernbert")
+class ModernBertBackbone(EncoderBackbone):
+    """Around a `ModernBertModel`.
+
+    Exits read what the final norm makes of the first token or, if `config.classifier_pooling` is
+    "mean", of the mean over the tokens.
+    """
+
+    takes: Mapping[str, str] = {
+        "input_ids": "BT",
+        "attention_mask": "BT",
+        "position_ids": "1T",
+        "inputs_embeds": "BTE",
+    }
+    absent: Mapping[str, float] = {"attention_mask": 1}
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__(model)
+        self._types = dict.fromkeys(model.config.layer_types)
+        self._mean = model.config.classifier_pooling == "mean"
+
+    def _stack(self, model: Any) -> Mapping[str, nn.Module]:
+        layers: Mapping[str, nn.Module] = model.layers._modules
+        return layers
+
+    def _embed(self, inputs: Mapping[str, Tensor | None]) -> Tensor:
+        hidden: Tensor = self.model.embeddings(inputs["input_ids"], inputs.get("inputs_embeds"))
+        return hidden
+
+    def _context(self, hidden: Tensor, mask: Tensor | None, inputs: Inputs) -> ModernBertContext:
+        full = super()._context(hidden, mask, inputs).mask
+        tokens, config = hidden.shape[1], self.model.config
+        sliding = full
+        if SLIDING in self._types and tokens >= config.sliding_window:  # else it hides nothing
+            sliding = window_bias(full, hidden, config.sliding_window, config._attn_implementation)
+        positions = inputs.get("position_ids")
+        if positions is None:
+            positions = torch.arange(tokens, device=hidden.device)[None]
+        rotary = self.model.rotary_emb
+        tables = {kind: rotary(hidden, positions, kind) for kind in self._types}
+        given = inputs.get("attention_mask") if self._mean else None
+        return ModernBertContext(full, sliding, tables, None if given is None else given != 0)
+
+    def _run(self, module: nn.Module, hidden: Tensor, context: Any) -> Tensor:
+        kind: Any = module.attention_type
+        mask = context.mask if kind == FULL else context.sliding
+        after: Tensor = module(hidden, mask, context.tables[kind])
+        return after
+
+    def readout(self, index: int, hidden: Tensor, context: Any) -> tuple[Tensor, Tensor | None]:
+        """A vector [R, D] per row: as the family's own classifier reads the last layer."""
+        norm = self.model.final_norm
+        if self._mean:
+            return mean_of_shown(norm(hidden), context.shown), None
+        return norm(hidden[:, 0]), None
