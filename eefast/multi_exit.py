@@ -180,7 +180,9 @@ class MultiExitModel(PreTrainedModel):
         learned = self.heads.scorer is not None
         policy.check(self.num_exits, self.num_classes, learned_scores=learned)
         self.config.policies[policy.name] = policy.to_dict()
-        self._policy_tensors[policy.name] = policy.tensors()
+        self._policy_tensors[policy.name] = {
+            field: tensor.detach().clone() for field, tensor in policy.tensors().items()
+        }
 
     def get_policy(self, name: str) -> Policy | None:
         """The stored policy of that name, or None."""

@@ -19,7 +19,7 @@ def save_policy_tensors(
 ) -> None:
     """Write the tensors of policies into `folder`; no file if no policy has any."""
     flat = {
-        f"{name}/{field}": tensor.contiguous()
+        f"{name}/{field}": tensor.detach().clone().contiguous()  # two may share memory
         for name, fields in tensors.items()
         for field, tensor in fields.items()
     }

@@ -32,7 +32,9 @@ class CompiledModel(PreTrainedModel):
     Made by `eefast.compile`. It is a transformers model (pipelines take it) for inference only.
     Several threads may call one compiled model. `fast.policy = ...` takes effect on the next
     call, and so does a number written into `fast.policy_table`. Weights may be changed in place;
-    after replacing modules or parameters of `fast.model`, assign `fast.policy` again.
+    after replacing modules or parameters of `fast.model`, assign `fast.policy` again. (With a
+    policy whose scorer is a row of the classifier, such as BERxiT, the heads are copies: there,
+    assign it again after any change of theirs.)
 
     `fast.stats = RuntimeStats()` counts every call from then on (layers run and wasted, exit
     steps, waits of the host, evictions); `None`, as at first, has none counted and costs nothing.
@@ -60,7 +62,9 @@ class CompiledModel(PreTrainedModel):
         self.stats: RuntimeStats | None = None
         # Looked up once: attributes of modules and configs go through Python code.
         self.input_names = model.input_names
-        self._is_training: Callable[[], bool] = lambda: model.training
+        # The base model's outermost module may be a copy; what lies inside is shared with others.
+        inner = next(iter(model.backbone.children()), model.backbone)
+        self._is_training: Callable[[], bool] = lambda: model.training or inner.training
         self._return_dict = model.config.return_dict
         self.train(False)
 
@@ -205,7 +209,11 @@ class CompiledModel(PreTrainedModel):
     def __reduce__(self) -> Any:
         # Copies and pickles are compiled anew: kernels are not data, and the copy's plan must
         # hold the weights of the copy.
-        return CompiledModel, (self.model, self.policy, self._asked[0], self.impl, self._asked[1])
+        made_of = self.model, self.policy, self._asked[0], self.impl, self._asked[1]
+        return CompiledModel, made_of, self.policy_table
+
+    def __setstate__(self, table: Tensor) -> None:
+        self.policy_table.copy_(table)
 
 
 def compile(

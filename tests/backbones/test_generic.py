@@ -74,14 +74,15 @@ def build(name):
     return model
 
 
-def walked(backbone, inputs, kept=None):
+def walked(backbone, inputs, *kept):
+    """States and vectors after each layer; rows are dropped after layer 1, after layer 2, ..."""
     backbone.check(inputs)
     hidden, context = backbone.start(inputs)
     states, vectors = [], []
     for i in range(1, backbone.depth + 1):
         hidden = backbone.layer(i, hidden, context)
-        if i == 2 and kept is not None:
-            hidden, context = hidden.index_select(0, kept), context.select(kept)
+        if i <= len(kept):
+            hidden, context = hidden.index_select(0, kept[i - 1]), context.select(kept[i - 1])
         states.append(hidden)
         vectors.append(gathered(*backbone.readout(i, hidden, context)))
     return states, vectors
@@ -108,12 +109,12 @@ def test_dropped_rows_change_nothing_for_those_that_stay(name):
     model = build(name)
     backbone = GenericBackbone(model, study(model))
     inputs = random_inputs(model, 3)
-    kept = torch.tensor([2, 0])
     with torch.no_grad():
         _, whole = walked(backbone, inputs)
-        _, rest = walked(backbone, inputs, kept)
+        _, rest = walked(backbone, inputs, torch.tensor([2, 0]), torch.tensor([1]))  # twice
+    torch.testing.assert_close(rest[0], whole[0][[2, 0]], rtol=1e-4, atol=1e-4)
     for ours, theirs in zip(rest[1:], whole[1:], strict=True):
-        torch.testing.assert_close(ours, theirs[kept], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours, theirs[:1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -145,6 +146,32 @@ def test_a_last_token_is_found_on_either_side_of_the_padding():
         states, vectors = walked(backbone, {"input_ids": ids, "attention_mask": mask})
         normed = model.ln_f(states[1])
     torch.testing.assert_close(vectors[1], torch.stack((normed[0, 2], normed[1, 3])))
+
+
+def test_the_last_token_is_the_task_models_whatever_the_mask_says():
+    """Where padding and the end are one token, a sequence that ends with it ends before it."""
+    torch.manual_seed(0)
+    config = t.LlamaConfig(**{**FAMILIES["Llama"], "pad_token_id": 2, "num_labels": 3})
+    task = t.LlamaForSequenceClassification(config).eval()
+    model = attach_exits(task)
+    ids = torch.tensor([[5, 6, 7, 2], [3, 8, 9, 10]])
+    for mask in (torch.ones_like(ids), (ids != 2).long()):
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        with torch.no_grad():
+            torch.testing.assert_close(model(**inputs).logits, task(**inputs).logits)
+
+
+def test_padded_sound_does_not_count():
+    """A hidden vector stands for many samples of sound; the mask is of samples."""
+    config = {**FAMILIES["Wav2Vec2"], "feat_extract_norm": "layer", "do_stable_layer_norm": True}
+    torch.manual_seed(0)
+    model = attach_exits(t.Wav2Vec2Model(t.Wav2Vec2Config(**config)).eval(), num_labels=3)
+    sound, mask = torch.randn(2, 800), torch.ones(2, 800, dtype=torch.int64)
+    sound[1, 400:], mask[1, 400:] = 0, 0
+    with torch.no_grad():
+        both = model(input_values=sound, attention_mask=mask).logits
+        alone = model(input_values=sound[1:, :400]).logits
+    torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-4)
 
 
 def test_masks_that_come_and_go_between_calls():
@@ -220,8 +247,14 @@ def test_a_layer_that_was_replaced_is_seen():
         before = walked(backbone, inputs)[0]
         model.layers[1] = copy.deepcopy(model.layers[0])
         after = walked(backbone, inputs)[0]
+        model.layers = nn.ModuleList([model.layers[0]] * 3)
+        list_after = walked(backbone, inputs)[0]
     assert torch.equal(before[0], after[0])
     assert not torch.allclose(before[1], after[1])
+    assert not torch.allclose(after[2], list_after[2])
+    model.layers = model.layers[:2]
+    with pytest.raises(ValueError, match="layers 2 are gone"):
+        backbone.start(inputs)
 
 
 def test_gradients_reach_embeddings_and_every_layer():

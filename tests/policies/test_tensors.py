@@ -76,6 +76,18 @@ def test_a_model_saves_the_tensors_of_its_policies(tmp_path):
     assert_same(again.get_policy("test-learned"), policy)
 
 
+def test_stored_tensors_are_the_models_own_and_may_have_shared_memory(tmp_path):
+    networks = learned().networks
+    policy = Learned(networks, networks[0][0, 0])
+    model, before = tiny_model(), networks[0].clone()
+    model.set_policy(policy)
+    networks[0].mul_(-1)
+    assert torch.equal(model.get_policy("test-learned").networks[0], before)
+    model.save_pretrained(tmp_path)
+    loaded = MultiExitModel.from_pretrained(tmp_path).get_policy("test-learned")
+    assert torch.equal(loaded.networks[0], before)
+
+
 def test_no_file_where_no_policy_has_tensors(tmp_path):
     model = tiny_model()
     model.set_policy(learned())

@@ -312,11 +312,27 @@ def test_a_model_put_back_into_training_is_refused(model):
     assert fast(**inputs_for(model, 1)).exit_layer.item() == 4
 
 
+def test_a_base_model_put_into_training_by_its_owner_is_refused():
+    """attach_exits shares the layers with the model it was given."""
+    theirs = copy.deepcopy(model_of("bert", "sdpa", torch.float32))
+    fast = compile(attach_exits(theirs, num_labels=3), Never())
+    theirs.train()
+    with pytest.raises(RuntimeError, match="training mode"):
+        fast(input_ids=torch.tensor([[5, 6]]))
+
+
 def test_written_thresholds_outlive_a_move(model):
     fast = compile(model, Confidence(2.0))
     fast.policy_table[1, 1] = 0.0
     fast.to("cpu")
     assert fast(**inputs_for(model, 1)).exit_layer.item() == 2
+
+
+@pytest.mark.parametrize("make", [copy.deepcopy, lambda fast: pickle.loads(pickle.dumps(fast))])
+def test_written_thresholds_outlive_a_copy(model, make):
+    fast = compile(model, PABEE(1))
+    fast.policy_table[:, 1] = 0.25
+    assert torch.equal(make(fast).policy_table, fast.policy_table)
 
 
 def test_a_policy_assigned_in_inference_mode_can_still_be_written(model):

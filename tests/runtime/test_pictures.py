@@ -146,7 +146,7 @@ def test_vectors_are_read_by_their_offsets(backbone, plan, name):
 class Learned(Policy):
     """A network over what the exits so far have said, and its earlier scores."""
 
-    name = "test-network"
+    name = "test-network-at-run-time"
     keep, gain, scorer = Keep.NEVER, Gain.SCORE, ScorerKind.NETWORK
 
     def columns(self, num_exits):

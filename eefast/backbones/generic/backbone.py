@@ -42,7 +42,8 @@ class GenericBackbone(Backbone):
             self.padding = {}
         paths = list(dict.fromkeys(anatomy.calls))
         self._tree = tree_of(paths)
-        self._places = [_place(model, path) for path in anatomy.calls]
+        self._parents = list(dict.fromkeys(path.rpartition(".")[0] for path in anatomy.calls))
+        self._find_layers()
         self._norm = _place(model, anatomy.norm) if anatomy.norm else None
         self._settings: dict[str, Any] = {}
         if hasattr(model.config.get_text_config(), "use_cache"):
@@ -76,10 +77,28 @@ class GenericBackbone(Backbone):
         if samples == 0:  # transformers' layers cannot split an empty batch into heads
             calls = [Arguments((), {}, None)] * self.depth
             return self._nothing(1), GenericContext(calls, 0, None, None, rows)
+        if any(self.model.get_submodule(p)._modules is not kept for p, kept in self._lists):
+            self._find_layers()
         hidden, calls = self._prelude(inputs)
         return hidden, GenericContext(
-            calls, samples, self._last_tokens(inputs), self._shown(inputs), rows
+            calls, samples, self._last_tokens(inputs), self._shown(inputs, hidden), rows
         )
+
+    def _find_layers(self) -> None:
+        """Notes where the layers are kept, so that one that is replaced is seen.
+
+        Raises:
+            ValueError: there are fewer than there were.
+        """
+        self._lists = [(path, self.model.get_submodule(path)._modules) for path in self._parents]
+        places = [_place(self.model, path) for path in self.anatomy.calls]
+        gone = sorted({name for modules, name in places if modules.get(name) is None})
+        if gone:
+            raise ValueError(
+                f"model: its layers {', '.join(gone)} are gone since it got exits; give the "
+                "changed model exits with eefast.attach_exits"
+            )
+        self._places = places
 
     def layer(self, index: int, hidden: Tensor, context: Any) -> Tensor:
         """The hidden states after layer `index`, given those before it.
@@ -124,9 +143,7 @@ class GenericBackbone(Backbone):
             return hidden.mean((2, 3))
         if self.anatomy.pooling == "patches":
             return hidden[:, 1:].mean(1)
-        shown = context.shown
-        fits = shown is not None and shown.shape == hidden.shape[:2]
-        return mean_of_shown(hidden, shown if fits else None)
+        return mean_of_shown(hidden, context.shown)
 
     def _nothing(self, index: int) -> Tensor:
         return torch.zeros((0, self.widths[index - 1]), device=self.device, dtype=self.dtype)
@@ -175,16 +192,24 @@ class GenericBackbone(Backbone):
         main = inputs[self._main(inputs)]
         mask = inputs.get("attention_mask")
         pad = getattr(self.model.config.get_text_config(), "pad_token_id", None)
-        if mask is None and "input_ids" in inputs and pad is not None:
-            mask = main != pad
+        if "input_ids" in inputs and pad is not None:
+            mask = main != pad  # as transformers' classifiers have it, whatever the mask says
         places = torch.arange(main.shape[1], device=main.device)
         if mask is None:
             return places[-1].expand(main.shape[0])
         return (places * (mask != 0)).argmax(-1)
 
-    def _shown(self, inputs: Inputs) -> Tensor | None:
+    def _shown(self, inputs: Inputs, hidden: Tensor) -> Tensor | None:
         mask = inputs.get("attention_mask")
-        return None if self.anatomy.pooling != "mean" or mask is None else mask != 0
+        if self.anatomy.pooling != "mean" or mask is None:
+            return None
+        if mask.shape != hidden.shape[:2]:
+            # Of samples of sound, where a hidden vector stands for some hundreds of them.
+            shrunk = getattr(self.model, "_get_feature_vector_attention_mask", None)
+            if shrunk is None:
+                return None  # as the model's own classifier, which takes the mean of all
+            mask = shrunk(hidden.shape[1], mask)
+        return mask != 0
 
 
 def _place(model: Any, path: str) -> tuple[dict[str, Any], str]:

@@ -30,7 +30,7 @@ class GenericContext(Context):
         calls: of each layer.
         samples: how many there are.
         last: of each sample, its last token that is not padding, [B] int64; None if not asked for.
-        shown: which tokens count in a mean, [B, T] bool; None: all.
+        shown: which of the hidden vectors count in a mean, [B, T] bool; None: all.
         rows: which tensors belong to samples; asked for only if rows are dropped.
     """
 
@@ -69,7 +69,7 @@ class GenericContext(Context):
             len(rows),
             None if self.last is None else self.last.index_select(0, rows),
             None if self.shown is None else self.shown.index_select(0, rows),
-            self._rows,
+            lambda _: where,  # the paths stay what they are, whatever rows are selected
         )
 
 
