@@ -58,14 +58,15 @@ def main() -> None:
     text = (
         "# Two objectives, trained and run\n\n"
         f"Written by `python -m bench.objectives --tweets {options.tweets}`: EEIC's voting and "
-        f"BERxiT's learned certainty on MiniLM with six exits, one pass over {options.tweets} of the demo's tweets (seed "
-        f"{options.seed}). Each policy and fixed depth (`budgeted`) are the fastest setting that "
+        f"BERxiT's learned certainty on MiniLM with six exits, one pass over {options.tweets} of "
+        f"the demo's tweets (seed {options.seed}). Each policy and fixed depth (`budgeted`) are the fastest setting that "
         f"loses at most half a point against the last exit on {len(tweets['validation'])} "
         f"validation tweets; accuracy is on {len(tweets['test'])} others. Wall clock: batch 1, "
         f"{TIMED} test tweets, variants interleaved, ratios of total times; the last column says "
         "for how many of them the compiled model exits where the simulation does. One training "
         "each: differences of a point or less are no ranking. Where no setting is that good, the "
-        "most accurate one is shown: a majority of exits that have learned little is often wrong.\n\n"
+        "most accurate one is shown: "
+        "a majority of exits that have learned little is often wrong.\n\n"
         f"{markdown_table(COLUMNS, rows)}\n\n{json.dumps(machine)}\n"
     )
     write_whole(options.page, text)
