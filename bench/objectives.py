@@ -58,14 +58,16 @@ def main() -> None:
     text = f"""\
 # Two objectives, trained and run
 
-Written by `python -m bench.objectives --tweets {options.tweets}`: EEIC's voting and BERxiT's learned
-certainty on MiniLM with six exits, one pass over {options.tweets} of the demo's tweets (seed
-{options.seed}). Each policy and fixed depth (`budgeted`) are the fastest setting that loses at most
-half a point against the last exit on {len(tweets["validation"])} validation tweets; accuracy is on
-{len(tweets["test"])} others. Where no setting is that good, the most accurate one is shown: a majority
-of exits that have learned little is often wrong. Wall clock: batch 1, {TIMED} test tweets, variants
-interleaved, ratios of total times; the last column says for how many of them the compiled model exits
-where the simulation does. One training each: differences of a point or less are no ranking.
+Written by `python -m bench.objectives --tweets {options.tweets}`: EEIC's voting and
+BERxiT's learned certainty on MiniLM with six exits, one pass over {options.tweets} of the
+demo's tweets (seed {options.seed}). Each policy and fixed depth (`budgeted`) are the
+fastest setting that loses at most half a point against the last exit on
+{len(tweets["validation"])} validation tweets; accuracy is on {len(tweets["test"])} others.
+Where no setting is that good, the most accurate one is shown: a majority of exits that have
+learned little is often wrong. Wall clock: batch 1, {TIMED} test tweets, variants
+interleaved, ratios of total times; the last column says for how many of them the compiled
+model exits where the simulation does. One training each: differences of a point or less are
+no ranking.
 
 {markdown_table(COLUMNS, rows)}
 
