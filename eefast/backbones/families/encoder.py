@@ -65,6 +65,20 @@ class EncoderBackbone(Backbone):
         indexing the list, and one that was replaced since (wrapped by FSDP, say) is seen.
         """
 
+    def check(self, inputs: Inputs) -> tuple[int, int | None]:
+        """As `Backbone.check`; a list of layers that was replaced as a whole is seen here.
+
+        Raises:
+            ValueError: inputs that the model cannot take, or another number of layers than before.
+        """
+        self._layers = self._stack(self.model)
+        if len(self._layers) != self.depth:
+            raise ValueError(
+                f"model: has {len(self._layers)} layers, and had {self.depth} when it got exits; "
+                "give the changed model exits with eefast.attach_exits"
+            )
+        return super().check(inputs)
+
     def start(self, inputs: Inputs) -> tuple[Tensor, EncoderContext]:
         """The hidden states [B, T, D] before layer 1, and the context.
 
