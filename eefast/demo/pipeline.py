@@ -106,6 +106,7 @@ def calibrated(validation: ExitTrace) -> dict[str, Policy]:
         "PABEE": calibrate("pabee", validation, tolerance=TOLERANCE),
         "PCEE": calibrate("pcee", validation, tolerance=TOLERANCE),
         "entropy": calibrate("entropy", validation, tolerance=TOLERANCE),
+        "fixed depth": calibrate("budgeted", validation, tolerance=TOLERANCE),
         "never": Never(),
     }
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from eefast.data import class_names
 from eefast.measure import Curve, Latency, draw_curves, host, terminal_table, versions
-from eefast.policies import BEEM, PABEE, PCEE, Entropy, Policy
+from eefast.policies import BEEM, PABEE, PCEE, Budgeted, Entropy, Policy
 from eefast.traces import ExitTrace, Simulation, pareto_front, trade_off
 
 
@@ -153,6 +153,7 @@ def draw_trade_off(
         "PABEE": [*PABEE.settings(test)],
         "PCEE": [*PCEE.settings(test)],
         "entropy": [*Entropy.settings(test)],
+        "fixed depth": [*Budgeted.settings(test)],
     }
     curves = {
         name: Curve(
