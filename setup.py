@@ -86,13 +86,17 @@ def extension():
 
 
 extensions = [extension()] if has_compiler() else []
-packages = find_packages(include=["eefast", "eefast.*"])
+packages = find_packages(include=["eefast", "eefast.*", "eefast_cli"])
 if os.path.exists("kernels/__init__.py"):
     packages.append("eefast.kernels")
 
 setup(
     packages=packages,
-    package_dir={"eefast": "eefast", "eefast.kernels": "kernels"},
+    package_dir={
+        "eefast": "eefast",
+        "eefast_cli": "eefast_cli",
+        "eefast.kernels": "kernels",
+    },
     ext_modules=extensions,
     cmdclass={"build_ext": cpp_extension.BuildExtension},
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if extensions else {},

@@ -8,7 +8,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 from typer.testing import CliRunner
 
 from eefast import ExitTrace, MultiExitModel, compile
-from eefast.cli import app, main
+from eefast_cli.main import app, main
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "book", "the", "very"]
 

@@ -1,35 +1,14 @@
-"""The command line: `eefast demo` and `eefast train`."""
+"""`eefast train`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-app = typer.Typer(
-    help="Early-exit transformers whose wall-clock speed-up follows their layer speed-up.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
 
-
-@app.command()
-def demo(
-    sentences: Annotated[
-        list[str] | None, typer.Argument(help="sentences to classify at the end")
-    ] = None,
-    output: Annotated[Path, typer.Option(help="folder of the results")] = Path("artifacts/demo"),
-    seed: Annotated[int, typer.Option(help="of the split and the training")] = 1,
-) -> None:
-    """Fine-tune MiniLM with six exits on real tweets, calibrate, and time every policy."""
-    from eefast.demo import run_demo
-
-    run_demo(output, seed=seed, sentences=sentences or None)
-
-
-@app.command()
 def train(
     model: Annotated[str, typer.Argument(help="a transformers model: folder or hub name")],
     data: Annotated[str, typer.Argument(help="CSV or JSON file, or the name of a dataset")],
@@ -109,20 +88,3 @@ def _layers(exits: str) -> Literal["all"] | list[int]:
         raise ValueError(
             f"exits must be 'all' or layers such as '3,6,9,12', got {exits!r}"
         ) from None
-
-
-def main() -> None:
-    """Entry point: wrong input gives one line that says so, without a traceback."""
-    try:
-        app()
-    except (ValueError, TypeError, OSError) as error:
-        _fail(str(error))
-    except ModuleNotFoundError as error:
-        if error.name not in ("accelerate", "datasets", "matplotlib"):
-            raise
-        _fail(f"this command needs {error.name}: install eefast with its extra [demo]")
-
-
-def _fail(message: str) -> NoReturn:
-    Console(stderr=True).print(f"error: {message}", style="red", markup=False, highlight=False)
-    raise SystemExit(2)
