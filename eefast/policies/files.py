@@ -29,8 +29,11 @@ def save_policy_tensors(
         return
     # Written under another name first, so that an interruption cannot damage the file.
     unfinished = path.with_suffix(".part")
-    save_file(flat, unfinished)
-    unfinished.replace(path)
+    try:
+        save_file(flat, unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def load_policy_tensors(path: str | Path) -> dict[str, dict[str, Tensor]]:
