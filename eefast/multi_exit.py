@@ -33,10 +33,10 @@ from eefast.backbones import (
     study,
 )
 from eefast.config import MultiExitConfig
+from eefast.files import whole
 from eefast.forward import over_inputs
 from eefast.heads import ExitHeads
 from eefast.labels import check_labels
-from eefast.measure.files import whole
 from eefast.policies import Policy, policy_from_dict
 from eefast.policies.files import POLICY_TENSORS, load_policy_tensors, save_policy_tensors
 from eefast.training import objective
@@ -152,11 +152,11 @@ class MultiExitModel(PreTrainedModel):
 
         Raises:
             TypeError: an input that the model's forward does not have.
-            ValueError: inputs that the backbone cannot take, or labels outside [0, C).
+            ValueError: inputs that the backbone cannot take, or labels that do not belong to them.
         """
-        if labels is not None and self.num_classes > 1:
-            check_labels(labels, self.num_classes)
-        self.layers.check(inputs)
+        samples, _ = self.layers.check(inputs)
+        if labels is not None:
+            check_labels(labels, self.num_classes, samples)
         hidden, context = self.layers.start(inputs)
         logits: list[Tensor] = []
         scores: list[Tensor] = []
