@@ -25,11 +25,11 @@ def exit_accuracies(model: PreTrainedModel) -> Callable[[EvalPrediction], dict[s
         raise TypeError(f"model must be a MultiExitModel, got {type(model).__name__}")
     if model.config.num_labels == 1:
         raise ValueError("a regression model has no accuracy; give Trainer metrics of your own")
-    keys = type(model.config).keys_to_ignore_at_inference
+    keys = model.config.keys_to_ignore_at_inference
     model.config.keys_to_ignore_at_inference = [key for key in keys if key != "exit_logits"]
 
     def compute(evaluated: EvalPrediction) -> dict[str, float]:
-        _, exit_logits = evaluated.predictions
+        exit_logits = evaluated.predictions[1]
         right = [(logits.argmax(-1) == evaluated.label_ids).mean() for logits in exit_logits]
         accuracies = {f"exit_{exit}_accuracy": float(r) for exit, r in enumerate(right, 1)}
         return {"accuracy": float(right[-1]), **accuracies}

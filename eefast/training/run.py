@@ -51,13 +51,17 @@ class Run:
 
         Raises:
             ValueError: another training has begun or finished here; the message says what differs.
+            FileExistsError: a file, or a model that was not trained here.
         """
-        before = None
         if self.is_finished():
             before = _read(self._finished)["made_of"]
         elif self._begun.exists():
             before = _read(self._begun)
-        if before is None:
+        elif self._finished.exists():  # a file is gone: all is trained and written anew
+            return
+        elif (self.folder / "config.json").exists() or self.folder.is_file():
+            raise FileExistsError(f"{self.folder} holds something else: give another output folder")
+        else:
             return
         changed = _differences(before, json.loads(json.dumps(made_of, default=str)))
         if changed:
