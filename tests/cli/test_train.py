@@ -82,9 +82,12 @@ def test_train_goes_on_from_its_last_checkpoint(folder, monkeypatch):
     assert (folder / "out" / "config.json").exists()
 
 
-def test_train_refuses_to_go_on_with_another_runs_checkpoints(folder):
+def test_train_again_has_nothing_to_do_and_refuses_other_arguments(folder, caplog):
     CliRunner().invoke(app, arguments(folder), catch_exceptions=False)
-    with pytest.raises(ValueError, match=r"other arguments \(learning_rate differ\)"):
+    caplog.clear()
+    CliRunner().invoke(app, arguments(folder), catch_exceptions=False)
+    assert "nothing to do" in caplog.text
+    with pytest.raises(ValueError, match=r"other arguments: learning_rate was 0\.005, is 0\.1\."):
         CliRunner().invoke(
             app, arguments(folder, **{"--learning-rate": 0.1}), catch_exceptions=False
         )
