@@ -27,10 +27,10 @@ def predict(
     model: Annotated[Path, typer.Argument(help="folder of a multi-exit model and its tokenizer")],
     texts: Annotated[list[str] | None, typer.Argument(help="texts to classify")] = None,
     file: Annotated[
-        Path | None, typer.Option(help="classify the rows of this .csv or .jsonl file instead")
+        Path | None, typer.Option(help="classify the rows of this .csv, .json or .jsonl file")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="file of the answers, in the format of --file; else stdout")
+        Path | None, typer.Option(help="file of the answers; stdout unless given")
     ] = None,
     policy: Annotated[
         str | None,
@@ -41,11 +41,12 @@ def predict(
 ) -> None:
     """Classify texts, or the rows of a file, with early exits.
 
-    Rows come out in their order, with all of their columns and three more: label, score (the
-    label's probability) and exit_layer. If the file has a column of one of these names, they are
-    called predicted_label, predicted_score and predicted_exit_layer.
+    Rows come out in their order, as CSV or as JSON lines, with all of their columns and three
+    more: label, score (the label's probability) and exit_layer. If the file has a column of one
+    of these names, the three are called predicted_label, predicted_score and
+    predicted_exit_layer.
 
-    Each row is written when it is finished. Until the last one is, the output is called
+    Each row is written as soon as it is finished. Until all are, the output is called
     OUTPUT.part: after an interruption the finished rows are there. Texts that are longer than the
     model takes are cut.
     """

@@ -1,4 +1,4 @@
-"""Rows of CSV and JSON lines files: read whole, written one by one."""
+"""Rows of CSV and JSON files: read whole, written one by one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ Row = Mapping[str, Any]
 
 
 def read_rows(path: Path, text: str) -> list[dict[str, Any]]:
-    """The rows of a .csv file, as strings, or of a .json or .jsonl file with an object a line.
+    """The rows of a .csv file, as strings, or of a .json or .jsonl file.
+
+    A JSON file holds one object a line, or a list of objects.
 
     Args:
         path: the file, UTF-8.
@@ -49,7 +51,7 @@ def columns_of(rows: Sequence[Row]) -> list[str]:
 
 
 def row_writer(path: Path, file: TextIO, columns: Sequence[str]) -> Callable[[Row], None]:
-    """What writes a row to `file` at once, in the format that the name `path` stands for."""
+    """What writes a row to `file` at once: CSV, or one JSON object a line, as `path` is named."""
     table = csv.DictWriter(file, columns, lineterminator="\n") if _is_csv(path) else None
     if table is not None:
         table.writeheader()
@@ -67,7 +69,7 @@ def row_writer(path: Path, file: TextIO, columns: Sequence[str]) -> Callable[[Ro
 def _is_csv(path: Path) -> bool:
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".json", ".jsonl"):
-        raise ValueError(f"{path} must be a .csv file, or a .jsonl or .json file of JSON lines")
+        raise ValueError(f"{path} must be a .csv, .json or .jsonl file")
     return suffix == ".csv"
 
 
@@ -86,15 +88,17 @@ def _read_csv(file: TextIO) -> list[dict[str, Any]]:
 
 
 def _read_json(file: TextIO) -> list[dict[str, Any]]:
-    rows = []
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"line {number} is not JSON: {error}") from None
+    text = file.read()
+    if text.lstrip().startswith("["):
+        rows = json.loads(text)
+    else:
+        rows = []
+        for number, line in enumerate(text.split("\n"), 1):
+            try:
+                rows += [json.loads(line)] if line.strip() else []
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number} is not JSON: {error}") from None
+    for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
-            raise ValueError(f"line {number} must hold a JSON object, got {type(row).__name__}")
-        rows.append(row)
+            raise ValueError(f"row {number} must be a JSON object, got {type(row).__name__}")
     return rows

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from eefast_cli.common import load_tokenizer
+
 
 def train(
     model: Annotated[str, typer.Argument(help="a transformers model: folder or hub name")],
@@ -35,7 +37,7 @@ def train(
     BEEM is calibrated on the validation data, if there are any. After an interruption, the same
     command continues from the last checkpoint (one every 100 steps, only the last is kept).
     """
-    from transformers import AutoModel, AutoTokenizer, set_seed
+    from transformers import AutoModel, set_seed
 
     from eefast.attach import attach_exits
     from eefast.calibration import calibrate
@@ -45,7 +47,9 @@ def train(
 
     importlib.import_module("accelerate")  # Trainer asks for it only after files are written
     _check_output(output)
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    if not Path(model).exists() and (model.count("/") > 1 or model.startswith((".", "/", "~"))):
+        raise FileNotFoundError(f"no model folder {model}")  # names have at most one "/"
+    tokenizer = load_tokenizer(model)
     table = load_table(data, "train", text_column, label_column)
     names = class_names(table)
     held_out = None

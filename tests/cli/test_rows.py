@@ -24,6 +24,11 @@ def test_rows_are_written_as_they_were_read(tmp_path, name, content):
     assert written.getvalue() == content
 
 
+def test_a_list_of_json_objects_is_as_good_as_lines(tmp_path):
+    (tmp_path / "a.json").write_text('\n[{"text": "a"},\n {"text": "b"}]')
+    assert read_rows(tmp_path / "a.json", "text") == [{"text": "a"}, {"text": "b"}]
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
     (tmp_path / "a.csv").write_text("text\nhello\n", encoding="utf-8-sig")
     assert read_rows(tmp_path / "a.csv", "text") == [{"text": "hello"}]
@@ -48,8 +53,9 @@ def test_a_text_may_be_longer_than_the_csv_modules_own_limit(tmp_path):
         ("a.jsonl", '{"text": "a"}\n{"text": 3}\n', "must hold texts, got 3 in row 2"),
         ("a.jsonl", '{"text": "a"}\n{}\n', "must hold texts, got None in row 2"),
         ("a.jsonl", '{"text": "a"\n', "line 1 is not JSON"),
-        ("a.json", '[{"text": "a"}]', "line 1 must hold a JSON object, got list"),
-        ("a.txt", "a\n", "must be a .csv file"),
+        ("a.json", '[{"text": "a"}, ["b"]]', "row 2 must be a JSON object, got list"),
+        ("a.json", '[{"text": "a"},', "cannot be read"),
+        ("a.txt", "a\n", "must be a .csv, .json or .jsonl file"),
         ("a.csv", None, "no file"),
     ],
 )
