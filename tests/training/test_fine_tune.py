@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import resource
 import sys
 
 import pytest
@@ -160,13 +161,37 @@ def test_a_save_that_is_interrupted_does_not_count(tokenizer, tmp_path, steps, m
     assert not steps  # the last checkpoint holds it all
 
 
+@pytest.mark.parametrize("room", [100_000, 300_000])  # no weights fit in, or no optimizer
+def test_a_full_disk_is_one_error_that_can_be_gone_on_from(tokenizer, tmp_path, room):
+    out, limits = tmp_path / "out", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError, match="out cannot be written"):
+            fine_tune(tiny_model(), tokenizer, rows(), out, batch_size=8, save_steps=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not is_finished(out)
+    fine_tune(tiny_model(), tokenizer, rows(), out, batch_size=8, save_steps=2)
+    assert is_finished(out)
+
+
+def test_a_folder_of_something_else_is_left_alone(tokenizer, tmp_path):
+    tiny_model().save_pretrained(tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(FileExistsError, match="out holds something else"):
+        fine_tune(tiny_model(), tokenizer, rows(), tmp_path / "out")
+    with pytest.raises(FileExistsError, match=r"vocab\.txt holds something else"):
+        fine_tune(tiny_model(), tokenizer, rows(), tmp_path / "vocab.txt")
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (dict(learning_rate=math.nan), "learning_rate must be in"),
-        (dict(learning_rate=-1.0), "learning_rate must be in"),
-        (dict(epochs=math.inf), "epochs must be in"),
-        (dict(epochs="3"), "epochs must be a number"),
+        (dict(learning_rate=math.nan), "learning_rate must be a finite number"),
+        (dict(learning_rate=-1.0), "learning_rate must be a finite number"),
+        (dict(epochs=math.inf), "epochs must be a finite number"),
+        (dict(epochs="3"), "epochs must be a finite number, 0 or more; got '3'"),
         (dict(batch_size=0), "batch_size must be a whole number, 1 or more"),
         (dict(save_steps=0.5), "save_steps must be a whole number, 1 or more"),
         (
