@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from eefast_cli.demo import demo
+from eefast_cli.evaluate import evaluate
 from eefast_cli.train import train
 
 app = typer.Typer(
@@ -15,7 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for command in (demo, train):
+for command in (demo, evaluate, train):
     app.command()(command)
 
 
@@ -26,7 +27,7 @@ def main() -> None:
     except (ValueError, TypeError, OSError) as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        if error.name not in ("accelerate", "datasets", "matplotlib"):
+        if error.name not in ("accelerate", "datasets", "matplotlib", "sklearn"):
             raise
         _fail(f"this command needs {error.name}: install eefast with its extra [demo]")
 

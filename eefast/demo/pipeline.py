@@ -1,39 +1,30 @@
-"""The steps of the demo: train, record, calibrate, time, report, classify."""
+"""The steps of the demo: train, record, calibrate, evaluate, report, classify."""
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset
 from rich.console import Console
-from transformers import (
-    AutoModel,
-    AutoTokenizer,
-    BertForSequenceClassification,
-    PreTrainedTokenizerBase,
-    set_seed,
-)
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
 from eefast.attach import attach_exits
-from eefast.calibration import calibrate
 from eefast.data import class_names, encode
-from eefast.demo.report import draw_trade_off, make_report, results_tables
+from eefast.demo.policies import CHOOSERS, STORED
+from eefast.demo.report import against_fixed_depth, draw_curves_of, make_report, report_tables
 from eefast.demo.tasks import Task, run_folder, task_named
-from eefast.measure import Latency, time_interleaved, write_whole
+from eefast.evaluation import NEVER, evaluate, pooled, repeated_splits
+from eefast.files import write_whole
 from eefast.multi_exit import MultiExitModel
-from eefast.policies import Never, Policy
+from eefast.policies import Never
 from eefast.runtime import compile
-from eefast.traces import ExitTrace, record_trace, simulate
+from eefast.traces import cached_trace
 from eefast.training.fine_tune import batches, fine_tune, is_finished
 
-TIMED_TWEETS = 500
-TOLERANCE = 0.0
-"""What a searched policy may lose of validation accuracy against the last exit: nothing."""
+TIMED_TEXTS = 300
 
 
 def run_demo(
@@ -52,64 +43,49 @@ def run_demo(
         ValueError: an unknown task.
     """
     chosen = task_named(task)
-    output = run_folder(output, task, seed)
+    folder = run_folder(output, task, seed)
     console = Console()
-    output.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     data = chosen.load(seed)
-    folder = output / "model"
-    if is_finished(folder):
-        console.print(f"using the trained model in {folder}")
+    if is_finished(folder / "model"):
+        console.print(f"using the trained model in {folder / 'model'}")
     else:
         console.print(
             f"training on {len(data['train'])} {chosen.title}; Ctrl-C keeps the last checkpoint"
         )
-    model, tokenizer = trained(folder, data["train"], chosen, seed)
-    traces = {
-        split: _recorded(output / f"{split}.safetensors", model, tokenizer, data, chosen, split)
-        for split in ("validation", "test")
-    }
-    policies = calibrated(traces["validation"])
-    model.set_policy(policies["BEEM-A"])
-    model.config.save_pretrained(folder)
+    model, tokenizer = trained(folder / "model", data["train"], chosen, seed)
+    files = {split: folder / f"{split}.safetensors" for split in ("validation", "test")}
+    traces = {}
+    for split, file in files.items():
+        encoded = encode(data[split], tokenizer, class_names(data[split]), chosen.max_length)
+        traces[split] = cached_trace(file, model, batches(encoded, tokenizer), progress=True)
+    policies = {name: choose(traces["validation"]) for name, choose in CHOOSERS.items()}
+    for name in STORED:
+        model.set_policy(policies[name])
+    model.config.save_pretrained(folder / "model")
 
-    outcomes = {name: simulate(policy, traces["test"]) for name, policy in policies.items()}
-    timed, latencies = _timed(model, tokenizer, data, chosen, policies)
-    report = make_report(data, seed, traces["test"], policies, outcomes, timed, latencies)
-    write_whole(output / "report.json", json.dumps(report, indent=2) + "\n")
-    draw_trade_off(output / "trade_off.png", traces, outcomes)
-    for table in results_tables(report):
+    console.print("calibrating on random halves of the validation and test data, many times")
+    splits = repeated_splits(
+        {**CHOOSERS, NEVER: lambda _: Never()}, pooled([traces["validation"], traces["test"]])
+    )
+    found = evaluate(
+        model,
+        tokenizer,
+        data["test"],
+        policies=policies,
+        max_length=chosen.max_length,
+        timed=TIMED_TEXTS,
+        trace=files["test"],
+        progress=True,
+    )
+    report = make_report(chosen, data, seed, found, splits)
+    write_whole(folder / "report.json", json.dumps(report, indent=2) + "\n")
+    draw_curves_of(folder / "trade_off.png", chosen, found, traces)
+    for table in report_tables(report, found):
         console.print(table)
-    console.print(f"report and picture: {output / 'report.json'}, {output / 'trade_off.png'}\n")
+    console.print(against_fixed_depth(report), highlight=False)
+    console.print(f"\nreport, picture and model: {folder}\n", soft_wrap=True)
     _classify(model, tokenizer, chosen, sentences or chosen.sentences, console)
-
-
-def calibrated(validation: ExitTrace) -> dict[str, Policy]:
-    """The policies of the demo by name, with every number chosen on validation data.
-
-    BEEM-A and BEEM-C as in the paper (Eq. 3). The rows with one threshold or patience for all
-    exits are all searched for the same: the fastest setting that is as accurate as the last exit.
-    """
-    fine = [i / 20 for i in range(1, 20 * validation.num_exits)]
-    return {
-        "BEEM-A": calibrate("beem", validation, weights="accuracy"),
-        "BEEM-C": calibrate("beem", validation, weights="cost"),
-        **{
-            f"{name}, searched": calibrate(
-                "beem",
-                validation,
-                weights=weights,
-                thresholds="search",
-                space=fine,
-                max_accuracy_drop=TOLERANCE,
-            )
-            for name, weights in (("BEEM-A", "accuracy"), ("BEEM-C", "cost"))
-        },
-        "PABEE": calibrate("pabee", validation, max_accuracy_drop=TOLERANCE),
-        "PCEE": calibrate("pcee", validation, max_accuracy_drop=TOLERANCE),
-        "entropy": calibrate("entropy", validation, max_accuracy_drop=TOLERANCE),
-        "fixed depth": calibrate("budgeted", validation, max_accuracy_drop=TOLERANCE),
-        "never": Never(),
-    }
 
 
 def trained(
@@ -142,64 +118,6 @@ def trained(
     return model, tokenizer
 
 
-def _recorded(
-    path: Path,
-    model: MultiExitModel,
-    tokenizer: PreTrainedTokenizerBase,
-    data: DatasetDict,
-    task: Task,
-    split: str,
-) -> ExitTrace:
-    if path.exists():
-        return ExitTrace.load(path)
-    names = class_names(data[split])
-    encoded = encode(data[split], tokenizer, names, task.max_length)
-    trace = record_trace(model, batches(encoded, tokenizer), progress=True)
-    trace.save(path)
-    return trace
-
-
-def full_depth_model(model: MultiExitModel) -> Any:
-    """transformers' own classifier with the weights of the backbone and of the last exit."""
-    config = copy.deepcopy(model.config.backbone_config)
-    config.num_labels = model.num_classes
-    full: Any = BertForSequenceClassification(config)
-    full.bert.embeddings, full.bert.encoder = model.backbone.embeddings, model.backbone.encoder
-    full.bert.pooler.dense = model.heads.poolers[-1]
-    full.classifier = model.heads.classifiers[-1]
-    return full.eval()
-
-
-def _timed(
-    model: MultiExitModel,
-    tokenizer: PreTrainedTokenizerBase,
-    data: DatasetDict,
-    task: Task,
-    policies: dict[str, Policy],
-) -> tuple[dict[str, torch.Tensor], dict[str, Latency]]:
-    """Exit layers [500] of each policy on real test tweets, one at a time, and their times."""
-    texts = data["test"]["text"][:TIMED_TWEETS]
-    inputs = [
-        dict(tokenizer(text, truncation=True, max_length=task.max_length, return_tensors="pt"))
-        for text in texts
-    ]
-    full = full_depth_model(model)
-
-    @torch.inference_mode()
-    def full_depth(**kwargs: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = full(**kwargs).logits
-        return logits
-
-    variants: dict[str, Callable[..., Any]] = {"full depth": full_depth}
-    compiled = {name: compile(model, policy) for name, policy in policies.items()}
-    variants.update(compiled)
-    exits = {
-        name: torch.cat([fast(**kwargs).exit_layer for kwargs in inputs])
-        for name, fast in compiled.items()
-    }
-    return exits, time_interleaved(variants, inputs, progress=True)
-
-
 def _classify(
     model: MultiExitModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -209,13 +127,8 @@ def _classify(
 ) -> None:
     names: Any = model.config.id2label
     fast = compile(model, policy="beem")
-    batch = tokenizer(
-        list(sentences),
-        padding=True,
-        truncation=True,
-        max_length=task.max_length,
-        return_tensors="pt",
-    )
+    cut = {"truncation": True, "max_length": task.max_length}
+    batch = tokenizer(list(sentences), padding=True, return_tensors="pt", **cut)
     out = fast(**batch)
     probabilities = out.logits.softmax(-1).amax(-1)
     for i, sentence in enumerate(sentences):

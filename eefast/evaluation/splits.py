@@ -13,6 +13,8 @@ import torch
 from eefast.policies import Policy
 from eefast.traces import ExitTrace, Simulation, simulate
 
+SPLITS = 20
+
 Chooser = Callable[[ExitTrace], Policy]
 """Calibrates a policy on a trace."""
 
@@ -76,7 +78,7 @@ class FixedDepth:
 
 
 def repeated_splits(
-    choosers: Mapping[str, Chooser], pool: ExitTrace, *, splits: int = 20, seed: int = 0
+    choosers: Mapping[str, Chooser], pool: ExitTrace, *, splits: int = SPLITS, seed: int = 0
 ) -> dict[str, Repeated]:
     """Calibrate on a random half of a trace, judge on the other half, many times.
 

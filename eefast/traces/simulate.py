@@ -90,7 +90,7 @@ def simulate_all(policies: Iterable[Policy], trace: ExitTrace) -> list[Simulatio
     Scores do not depend on thresholds: policies that differ in nothing else share one run of the
     recurrence, which makes searching them many times faster.
     """
-    alike: dict[Any, list[tuple[int, Policy]]] = {}
+    alike: dict[Any, list[tuple[int, Policy, Tensor]]] = {}
     for number, policy in enumerate(policies):
         if not isinstance(policy, Policy) or not isinstance(trace, ExitTrace):
             raise TypeError(
@@ -98,32 +98,31 @@ def simulate_all(policies: Iterable[Policy], trace: ExitTrace) -> list[Simulatio
                 f"{type(policy).__name__} and {type(trace).__name__}"
             )
         policy.check(trace.num_exits, trace.num_classes, learned_scores=trace.scores is not None)
-        alike.setdefault(_scoring(policy, trace.num_exits), []).append((number, policy))
+        table = policy.table(trace.num_exits)
+        # What scores depend on. The weights of networks are not compared.
+        network = id(policy) if policy.scorer is ScorerKind.NETWORK else None
+        weights_and_tau = tuple(table[:, ::2].flatten().tolist())
+        used = policy.exits_used(trace.num_exits)
+        scoring = policy.recurrence, used, weights_and_tau, network
+        alike.setdefault(scoring, []).append((number, policy, table))
     outcomes: dict[int, Simulation] = {}
     for group in alike.values():
         scores, predictions = _run(group[0][1], trace)
-        for number, policy in group:
-            used = torch.tensor(policy.exits_used(trace.num_exits), device="cpu")
-            thresholds = policy.table(trace.num_exits)[used - 1, 1, None]
-            leaves = reached(scores, thresholds.to(scores.device), strict=policy.strict)
-            leaves[-1] = True  # the last exit always answers
-            first = leaves.byte().argmax(0, keepdim=True)  # of equals, the first
+        for number, policy, table in group:
+            exits = policy.exits_used(trace.num_exits)
+            place = torch.full_like(predictions[0], len(exits) - 1)  # the last exit always answers
+            for i in range(len(exits) - 2, -1, -1):
+                threshold = table[exits[i] - 1, 1].item()
+                place[reached(scores[i], threshold, strict=policy.strict)] = i
             outcomes[number] = Simulation(
-                used.to(first.device)[first[0]],
-                predictions.gather(0, first)[0],
-                scores.gather(0, first)[0],
+                torch.tensor(exits, device=place.device)[place],
+                predictions.gather(0, place[None])[0],
+                scores.gather(0, place[None])[0],
                 trace.labels,
                 trace.exit_layers,
                 trace.costs,
             )
     return [outcomes[number] for number in range(len(outcomes))]
-
-
-def _scoring(policy: Policy, exits: int) -> Any:
-    """What a policy's scores depend on; a network's weights are not compared."""
-    network = id(policy) if policy.scorer is ScorerKind.NETWORK else None
-    weights_and_tau = policy.table(exits)[:, ::2].flatten().tolist()
-    return policy.recurrence, policy.exits_used(exits), tuple(weights_and_tau), network
 
 
 def _run(policy: Policy, trace: ExitTrace) -> tuple[Tensor, Tensor]:
