@@ -95,6 +95,7 @@ def time_interleaved(
     variants: Mapping[str, Callable[..., Any]],
     inputs: Sequence[Mapping[str, Any]],
     *,
+    prepared: Mapping[str, Callable[[Mapping[str, Any]], Call]] | None = None,
     rounds: int = 3,
     seed: int = 0,
     progress: bool = False,
@@ -104,6 +105,8 @@ def time_interleaved(
     Args:
         variants: callables by name, called as `variant(**input)`.
         inputs: keyword arguments of one call each.
+        prepared: variants that need something made ready for a call before the clock runs: given
+            an input, each returns the call.
         rounds: how often each input is timed; the median counts.
         seed: of the order.
         progress: show a progress bar, if stderr is a terminal.
@@ -113,7 +116,7 @@ def time_interleaved(
         return lambda kwargs: partial(variant, **kwargs)
 
     times = take_turns(
-        {name: called_with(variant) for name, variant in variants.items()},
+        {name: called_with(variant) for name, variant in variants.items()} | dict(prepared or {}),
         {"wall": _wall_ns},
         inputs,
         rounds=(rounds, rounds),
