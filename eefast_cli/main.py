@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import typer
 
 from eefast_cli.demo import demo
+from eefast_cli.evaluate import evaluate
 from eefast_cli.predict import predict
 from eefast_cli.train import train
 
@@ -36,7 +37,7 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for command in (demo, predict, train):
+for command in (demo, evaluate, predict, train):
     app.command()(interruptible(command))
 
 
@@ -48,7 +49,7 @@ def main() -> None:
     except (ValueError, TypeError, OSError) as error:
         _fail(f"error: {error}")
     except ModuleNotFoundError as error:
-        if error.name not in ("accelerate", "datasets", "matplotlib"):
+        if error.name not in ("accelerate", "datasets", "matplotlib", "sklearn"):
             raise
         _fail(f"error: this command needs {error.name}: install eefast with its extra [demo]")
 

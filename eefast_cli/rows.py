@@ -89,6 +89,7 @@ def _read_csv(file: TextIO) -> list[dict[str, Any]]:
 
 def _read_json(file: TextIO) -> list[dict[str, Any]]:
     text = file.read()
+    rows: list[dict[str, Any]]
     if text.lstrip().startswith("["):
         rows = json.loads(text)
     else:

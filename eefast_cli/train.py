@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -42,11 +41,9 @@ def train(
     from eefast.attach import attach_exits
     from eefast.calibration import calibrate
     from eefast.data import class_names, encode, load_table
-    from eefast.traces import record_trace
+    from eefast.traces import cached_trace
     from eefast.training.fine_tune import batches, fine_tune
 
-    importlib.import_module("accelerate")  # Trainer asks for it only after files are written
-    _check_output(output)
     if not Path(model).exists() and (model.count("/") > 1 or model.startswith((".", "/", "~"))):
         raise FileNotFoundError(f"no model folder {model}")  # names have at most one "/"
     tokenizer = load_tokenizer(model)
@@ -82,21 +79,13 @@ def train(
         seed=seed,
     )
     if held_out is not None:
-        trace = record_trace(multi_exit, batches(held_out, tokenizer), progress=True)
-        trace.save(output / "validation_trace.safetensors")
+        path = output / "validation_trace.safetensors"
+        trace = cached_trace(path, multi_exit, batches(held_out, tokenizer), progress=True)
         multi_exit.set_policy(calibrate("beem", trace))
-        multi_exit.config.save_pretrained(output)
+        multi_exit.save_policies(output)
         accuracies = ", ".join(f"{accuracy:.3f}" for accuracy in trace.accuracies())
         typer.echo(f"validation accuracy of each exit: {accuracies}")
     typer.echo(f'saved in {output}; try it: eefast predict {output} "a text"')
-
-
-def _check_output(output: Path) -> None:
-    """A folder that `eefast train` may write to: a new one, or one that it wrote to before."""
-    if output.exists() and not output.is_dir():
-        raise FileExistsError(f"output must be a folder, {output} is a file")
-    if (output / "config.json").exists() and not (output / "checkpoints" / "run.json").exists():
-        raise FileExistsError(f"{output} holds another model: give a folder of its own")
 
 
 def _layers(exits: str) -> Literal["all"] | list[int]:

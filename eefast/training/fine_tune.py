@@ -132,8 +132,7 @@ def fine_tune(
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         except KeyboardInterrupt:
             last = run.last_checkpoint() or "the beginning"
-            logger.warning("interrupted; run it again to go on from %s", last)
-            raise
+            raise KeyboardInterrupt(f"interrupted; run it again to go on from {last}") from None
         # Trainer does not unwrap the model's forward from bfloat16 autocast.
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
         model.eval()
