@@ -73,7 +73,7 @@ def test_names_of_datasets_are_taken_as_they_are(monkeypatch):
         asked.append((name, configuration, split))
         return Dataset.from_dict({"text": ["a"], "label": [0]})
 
-    monkeypatch.setattr("eefast.data.load_dataset", load)
+    monkeypatch.setitem(load_table.__globals__, "load_dataset", load)
     load_table("stanfordnlp/imdb", "train", "text", "label")
     load_table("glue:sst2", "validation", "text", "label")
     assert asked == [("stanfordnlp/imdb", None, "train"), ("glue", "sst2", "validation")]
