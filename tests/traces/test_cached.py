@@ -99,3 +99,10 @@ def test_data_must_be_there_twice(tmp_path):
     with pytest.raises(TypeError, match="must be a MultiExitModel"):
         cached_trace(tmp_path / "a", tiny_model().backbone, batches())
     assert not list(tmp_path.iterdir())
+
+
+def test_learned_scores_are_kept_of_a_model_that_has_them(tmp_path):
+    model = tiny_model(scorer_row=True)
+    for _ in range(2):
+        trace = cached_trace(tmp_path / "trace.safetensors", model, batches())
+        assert list(trace.scores.shape) == [4, 3]
