@@ -3,6 +3,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/eefast/demo/tweets-1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
@@ -27,7 +28,7 @@ bench: setup
 # Runs the demo and makes its report the README's.
 results: demo
 	mkdir -p docs/demo
-	cp artifacts/demo/tweets-1/report.json artifacts/demo/tweets-1/trade_off.png docs/demo/
+	cp $(DEMO)/report.json $(DEMO)/trade_off.png docs/demo/
 	$(BIN)/python -m bench.readme
 
 clean:
