@@ -32,7 +32,7 @@ POLICIES = {
     "eeic": ("eeic", "pabee", "confidence", "budgeted"),
     "berxit": ("berxit", "pabee", "confidence", "budgeted"),
 }
-TOLERANCE = 0.005
+MAX_ACCURACY_DROP = 0.005
 TIMED = 300
 FOLDER = Path("build/objectives")
 COLUMNS = (
@@ -97,7 +97,8 @@ def outcomes(
         for split in ("validation", "test")
     }
     chosen: dict[str, Policy] = {
-        name: calibrate(name, traces["validation"], tolerance=TOLERANCE) for name in policies
+        name: calibrate(name, traces["validation"], max_accuracy_drop=MAX_ACCURACY_DROP)
+        for name in policies
     }
     chosen["never"] = Never()
     texts = tweets["test"]["text"][:TIMED]

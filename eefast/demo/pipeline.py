@@ -99,14 +99,14 @@ def calibrated(validation: ExitTrace) -> dict[str, Policy]:
                 weights=weights,
                 thresholds="search",
                 space=fine,
-                tolerance=TOLERANCE,
+                max_accuracy_drop=TOLERANCE,
             )
             for name, weights in (("BEEM-A", "accuracy"), ("BEEM-C", "cost"))
         },
-        "PABEE": calibrate("pabee", validation, tolerance=TOLERANCE),
-        "PCEE": calibrate("pcee", validation, tolerance=TOLERANCE),
-        "entropy": calibrate("entropy", validation, tolerance=TOLERANCE),
-        "fixed depth": calibrate("budgeted", validation, tolerance=TOLERANCE),
+        "PABEE": calibrate("pabee", validation, max_accuracy_drop=TOLERANCE),
+        "PCEE": calibrate("pcee", validation, max_accuracy_drop=TOLERANCE),
+        "entropy": calibrate("entropy", validation, max_accuracy_drop=TOLERANCE),
+        "fixed depth": calibrate("budgeted", validation, max_accuracy_drop=TOLERANCE),
         "never": Never(),
     }
 
