@@ -1,36 +1,13 @@
 """The command line: `eefast train` from files to a calibrated model, and its errors."""
 
-import random
 import sys
 
 import pytest
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertTokenizerFast
 from typer.testing import CliRunner
 
 from eefast import ExitTrace, MultiExitModel, compile
 from eefast_cli.main import app, main
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "book", "the", "very"]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A random little BERT with a tokenizer, and reviews whose class is one of their words."""
-    (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
-    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
-    config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=16,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(tmp_path / "bert")
-    rng = random.Random(0)
-    for name, size in (("train", 64), ("validation", 32)):
-        lines = ["review,verdict"]
-        for _ in range(size):
-            word, label = rng.choice([("good", "positive"), ("bad", "negative")])
-            lines.append(f"the {rng.choice(['film', 'book'])} very {word},{label}")
-        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
-    return tmp_path
 
 
 def arguments(folder, **changes):
