@@ -209,11 +209,11 @@ class MultiExitModel(PreTrainedModel):
 
         Raises:
             TypeError: an input that the model's forward does not have.
-            ValueError: inputs that the backbone cannot take, or labels outside [0, C).
+            ValueError: inputs that the backbone cannot take, or labels that do not belong to them.
         """
-        if labels is not None and self.num_classes > 1:
-            check_labels(labels, self.num_classes)
-        self.layers.check(inputs)
+        samples, _ = self.layers.check(inputs)
+        if labels is not None:
+            check_labels(labels, self.num_classes, samples)
         hidden, context = self.layers.start(inputs)
         logits: list[Tensor] = []
         scores: list[Tensor] = []

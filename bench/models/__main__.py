@@ -17,7 +17,7 @@ import torch
 import transformers
 
 from bench.models.tiny import TASKS
-from eefast.measure.files import write_whole
+from eefast.files import write_whole
 from eefast.measure.tables import markdown_table
 
 _AT_ONCE = 12

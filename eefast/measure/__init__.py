@@ -1,7 +1,7 @@
 """The one place for figures: timing, environment, tables, plots, and files that are never half."""
 
+from eefast.files import whole, write_whole
 from eefast.measure.environment import host, processor, versions
-from eefast.measure.files import whole, write_whole
 from eefast.measure.plots import Curve, draw_curves
 from eefast.measure.tables import markdown_table, terminal_table
 from eefast.measure.timing import Latency, medians, slope, summary, take_turns, time_interleaved

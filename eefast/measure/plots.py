@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from eefast.measure.files import whole
+from eefast.files import whole
 
 Point = tuple[float, float]
 

@@ -9,6 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from eefast.files import whole
+
 POLICY_TENSORS = "policies.safetensors"
 """Keys are "<name of the policy>/<field>", see `Policy.tensors`."""
 
@@ -27,10 +29,8 @@ def save_policy_tensors(
     if not flat:
         path.unlink(missing_ok=True)  # of a model that was saved there before
         return
-    # Written under another name first, so that an interruption cannot damage the file.
-    unfinished = path.with_suffix(".part")
-    save_file(flat, unfinished)
-    unfinished.replace(path)
+    with whole(path) as new:
+        save_file(flat, new)
 
 
 def load_policy_tensors(path: str | Path) -> dict[str, dict[str, Tensor]]:

@@ -110,11 +110,11 @@ class CompiledModel(PreTrainedModel):
 
         Raises:
             TypeError: an input that the model's forward does not have.
-            ValueError: inputs that the backbone cannot take, or labels outside [0, C).
+            ValueError: inputs that the backbone cannot take, or labels that do not belong to them.
             RuntimeError: the model behind it was put back into training mode.
         """
-        if labels is not None and self.model.num_classes > 1:
-            check_labels(labels, self.model.num_classes)
+        if labels is not None:
+            check_labels(labels, self.model.num_classes, self.model.layers.check(inputs)[0])
         self._must_not_train()
         if self._copied is not None and self._copied != _versions(self.model.heads):
             self._renew_plan()

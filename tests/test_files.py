@@ -2,7 +2,7 @@
 
 import pytest
 
-from eefast.measure import whole, write_whole
+from eefast.files import whole, write_whole
 
 
 def test_a_file_is_replaced(tmp_path):
