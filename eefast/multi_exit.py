@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForAudioClassification,
     AutoModelForImageClassification,
@@ -19,6 +20,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils import CONFIG_NAME
 from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import cached_file
 
@@ -30,73 +32,14 @@ from eefast.backbones import (
     has_adapter,
     study,
 )
+from eefast.config import MultiExitConfig
 from eefast.forward import over_inputs
-from eefast.heads import ExitHeads, HeadKind
+from eefast.heads import ExitHeads
 from eefast.labels import check_labels
+from eefast.measure.files import whole
 from eefast.policies import Policy, policy_from_dict
 from eefast.policies.files import POLICY_TENSORS, load_policy_tensors, save_policy_tensors
-from eefast.training import needs_scores, objective
-
-
-class MultiExitConfig(PretrainedConfig):
-    """Configuration of a `MultiExitModel`.
-
-    Args:
-        backbone_config: the transformers config of the backbone, or its dictionary.
-        exits: 1-based layers after which an exit stands, ascending, ending with the last layer;
-            None: after every layer.
-        head: "linear" or "pooler" (see `eefast.heads.ExitHeads`).
-        share_pooler: one pooler for all exits.
-        head_dropout: dropout before the classifiers, in training.
-        scorer_row: give the heads a learned score (see `eefast.heads.ExitHeads`); None: if the
-            objective trains one.
-        objective: name of the training objective, "beem", "weighted", "eeic", "berxit" or one of
-            your own (see `eefast.training`).
-        objective_options: its options by name.
-        policies: stored policies by name, as `Policy.to_dict` describes them.
-        anatomy: how a model without an adapter is walked (`Anatomy.to_dict`): found once, by
-            `attach_exits`.
-    """
-
-    model_type = "eefast"
-    sub_configs = {"backbone_config": AutoConfig}  # noqa: RUF012 (transformers' own protocol)
-    # Trainer.evaluate then hands compute_metrics the last exit's logits, as any classifier's.
-    # (The others are a compiled model's.)
-    keys_to_ignore_at_inference = [  # noqa: RUF012
-        "exit_logits",
-        "exit_scores",
-        "prediction",
-        "exit_layer",
-        "score",
-    ]
-
-    def __init__(
-        self,
-        backbone_config: PretrainedConfig | dict[str, Any] | None = None,
-        exits: Sequence[int] | None = None,
-        head: HeadKind = "linear",
-        share_pooler: bool = False,
-        head_dropout: float = 0.1,
-        scorer_row: bool | None = None,
-        objective: str = "beem",
-        objective_options: dict[str, Any] | None = None,
-        policies: dict[str, dict[str, Any]] | None = None,
-        anatomy: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if isinstance(backbone_config, dict):
-            backbone_config = AutoConfig.for_model(**backbone_config)
-        self.backbone_config = backbone_config
-        self.exits = exits
-        self.head = head
-        self.share_pooler = share_pooler
-        self.head_dropout = head_dropout
-        self.scorer_row = needs_scores(objective) if scorer_row is None else scorer_row
-        self.objective = objective
-        self.objective_options = dict(objective_options or {})
-        self.policies = dict(policies or {})
-        self.anatomy = anatomy
-        super().__init__(**kwargs)
+from eefast.training import objective
 
 
 @dataclass
@@ -239,6 +182,27 @@ class MultiExitModel(PreTrainedModel):
         super().save_pretrained(save_directory, *args, **kwargs)
         save_policy_tensors(save_directory, self._policy_tensors)
 
+    def save_policies(self, folder: str | Path) -> None:
+        """Store the policies, and nothing else, in a folder that this model was saved to.
+
+        The folder has all that it had or all of these, unless the interruption falls between the
+        two last steps, in which files take their names.
+
+        Raises:
+            ValueError: the folder holds no `MultiExitModel` with these exits.
+            OSError: there is no such folder, or it cannot be written to; it is as it was.
+        """
+        path = Path(folder) / CONFIG_NAME
+        saved = json.loads(path.read_text())
+        has = saved.get("model_type"), saved.get("exits")
+        wanted = MultiExitConfig.model_type, self.config.exits
+        if has != wanted:
+            raise ValueError(f"{folder}: holds a model of type and exits {has}; wanted {wanted}")
+        saved["policies"] = self.config.policies
+        with whole(path) as new:
+            new.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n")
+            save_policy_tensors(folder, self._policy_tensors)
+
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any
@@ -310,7 +274,6 @@ def _checked_exits(exits: Sequence[int] | None, num_layers: int) -> list[int]:
     return layers
 
 
-AutoConfig.register(MultiExitConfig.model_type, MultiExitConfig, exist_ok=True)
 for auto_class in (
     AutoModelForAudioClassification,
     AutoModelForImageClassification,

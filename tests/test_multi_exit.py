@@ -66,6 +66,21 @@ def test_save_and_load(tmp_path, options):
     assert half.dtype == torch.bfloat16
 
 
+def test_policies_are_stored_in_a_saved_folder(tmp_path):
+    model = tiny_model()
+    model.set_policy(PABEE(1))
+    model.save_pretrained(tmp_path)
+    weights = (tmp_path / "model.safetensors").stat()
+    model.set_policy(PABEE(2))
+    model.save_policies(tmp_path)
+    assert (tmp_path / "model.safetensors").stat() == weights
+    assert MultiExitModel.from_pretrained(tmp_path).get_policy("pabee") == PABEE(2)
+    with pytest.raises(ValueError, match=r"exits .*\[1, 2, 3, 4\].*; wanted .*\[4\]"):
+        tiny_model(exits=[4]).save_policies(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        model.save_policies(tmp_path / "nowhere")
+
+
 def test_image_and_audio_models_load_as_their_kind(tmp_path):
     torch.manual_seed(0)
     sizes = dict(hidden_size=16, num_attention_heads=2, intermediate_size=16)

@@ -62,6 +62,24 @@ def test_a_description_without_its_tensors_is_refused():
         policy_from_dict(learned().to_dict())
 
 
+def test_a_saved_folder_gets_the_tensors_of_its_policies_or_nothing(tmp_path, monkeypatch):
+    def full(_, path):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    model, policy = tiny_model(), learned()
+    model.save_pretrained(tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    model.set_policy(policy)
+    with monkeypatch.context() as patch:
+        patch.setattr("eefast.policies.files.save_file", full)
+        with pytest.raises(OSError, match="No space left"):
+            model.save_policies(tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    model.save_policies(tmp_path)
+    assert_same(MultiExitModel.from_pretrained(tmp_path).get_policy("test-learned"), policy)
+
+
 def test_a_model_saves_the_tensors_of_its_policies(tmp_path):
     model, policy = tiny_model(), learned()
     model.set_policy(policy)
