@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from eefast.policies import Policy
 from eefast.policies.values import number
-from eefast.traces import ExitTrace, simulate
+from eefast.traces import ExitTrace, simulate_all
 
 P = TypeVar("P", bound=Policy)
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def best(
         target_speedup = number("calibrate", "target_speedup", target_speedup, 1)
     if max_accuracy_drop is not None:
         max_accuracy_drop = number("calibrate", "max_accuracy_drop", max_accuracy_drop, 0, 1)
-    outcomes = [(s.accuracy, s.layer_speedup) for s in (simulate(p, trace) for p in settings)]
+    outcomes = [(s.accuracy, s.layer_speedup) for s in simulate_all(settings, trace)]
     ranked = range(len(settings))
     name = settings[0].name
     if target_speedup is not None:
