@@ -33,10 +33,10 @@ from eefast.backbones import (
     study,
 )
 from eefast.config import MultiExitConfig
+from eefast.files import whole
 from eefast.forward import over_inputs
 from eefast.heads import ExitHeads
 from eefast.labels import check_labels
-from eefast.measure.files import whole
 from eefast.policies import Policy, policy_from_dict
 from eefast.policies.files import POLICY_TENSORS, load_policy_tensors, save_policy_tensors
 from eefast.training import objective
