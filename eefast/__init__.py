@@ -4,7 +4,8 @@ from eefast import policies
 from eefast.attach import attach_exits
 from eefast.backbones import Backbone, Context, Inputs, register_backbone
 from eefast.calibration import calibrate
-from eefast.multi_exit import MultiExitConfig, MultiExitModel, MultiExitOutput
+from eefast.config import MultiExitConfig
+from eefast.multi_exit import MultiExitModel, MultiExitOutput
 from eefast.runtime import CompiledModel, EarlyExitOutput, RuntimeStats, compile
 from eefast.traces import ExitTrace, Simulation, pareto_front, record_trace, simulate, trade_off
 

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from transformers import PreTrainedModel
 
 from eefast.backbones import base_model_of, has_adapter, study
+from eefast.config import MultiExitConfig
 from eefast.heads import HeadKind
-from eefast.multi_exit import MultiExitConfig, MultiExitModel
+from eefast.multi_exit import MultiExitModel
 from eefast.trained_heads import check_model, trained_head
 
 _OPTIONS = {

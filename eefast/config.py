@@ -71,5 +71,11 @@ class MultiExitConfig(PretrainedConfig):
         self.anatomy = anatomy
         super().__init__(**kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As any config's, without what `eefast.training.exit_accuracies` sets for Trainer."""
+        described: dict[str, Any] = super().to_dict()
+        described.pop("keys_to_ignore_at_inference", None)
+        return described
+
 
 AutoConfig.register(MultiExitConfig.model_type, MultiExitConfig, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the commands share: loading a model with its tokenizer."""
+"""What the commands share: loading models and tokenizers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ def load(folder: str | Path) -> tuple[MultiExitModel, PreTrainedTokenizerBase]:
         FileNotFoundError: there is no such folder, or no tokenizer in it.
         ValueError: no multi-exit model, or a damaged one.
     """
-    from transformers import AutoTokenizer
-
     from eefast import MultiExitModel
 
     folder = Path(folder)
@@ -30,18 +28,32 @@ def load(folder: str | Path) -> tuple[MultiExitModel, PreTrainedTokenizerBase]:
     model = MultiExitModel.from_pretrained(folder)
     if not (folder / "tokenizer_config.json").is_file():
         raise FileNotFoundError(_no_tokenizer(folder, "no tokenizer_config.json"))
+    return model, load_tokenizer(folder)
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, a folder or a name.
+
+    Raises:
+        FileNotFoundError: there is none in the folder.
+        OSError: there is none of that name.
+    """
+    from transformers import AutoTokenizer
+
+    folder = Path(source)
+    if not folder.is_dir():
+        return AutoTokenizer.from_pretrained(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # tokenizers raises nothing more precise
         reason = str(error).strip().partition("\n")[0]
         raise FileNotFoundError(_no_tokenizer(folder, reason)) from None
-    # From its settings alone transformers makes a tokenizer of a few special tokens.
+    # Without its vocabulary transformers makes one of a few special tokens.
     vocabularies = {*tokenizer.vocab_files_names.values()} - {"tokenizer_config.json"}
     if vocabularies and not any((folder / name).is_file() for name in vocabularies):
-        raise FileNotFoundError(
-            _no_tokenizer(folder, f"neither {' nor '.join(sorted(vocabularies))}")
-        )
-    return model, tokenizer
+        missing = f"neither {' nor '.join(sorted(vocabularies))}"
+        raise FileNotFoundError(_no_tokenizer(folder, missing))
+    return tokenizer
 
 
 def _no_tokenizer(folder: Path, reason: str) -> str:

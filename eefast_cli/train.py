@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
+
+from eefast_cli.common import load_tokenizer
 
 
 def train(
@@ -30,12 +32,12 @@ def train(
     max_length: Annotated[int, typer.Option(help="longest text, in tokens", min=3)] = 128,
     seed: Annotated[int, typer.Option(help="of the heads, the order and dropout")] = 0,
 ) -> None:
-    """Attach exits to a classifier, train them and, given validation data, calibrate BEEM.
+    """Give a model exits, train it, and calibrate BEEM.
 
-    After an interruption, the same command continues from the last checkpoint (one every 100
-    steps).
+    BEEM is calibrated on the validation data, if there are any. After an interruption, the same
+    command continues from the last checkpoint (one every 100 steps, only the last is kept).
     """
-    from transformers import AutoModel, AutoTokenizer, set_seed
+    from transformers import AutoModel, set_seed
 
     from eefast.attach import attach_exits
     from eefast.calibration import calibrate
@@ -43,13 +45,16 @@ def train(
     from eefast.traces import record_trace
     from eefast.training.fine_tune import batches, fine_tune
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    importlib.import_module("accelerate")  # Trainer asks for it only after files are written
+    _check_output(output)
+    if not Path(model).exists() and (model.count("/") > 1 or model.startswith((".", "/", "~"))):
+        raise FileNotFoundError(f"no model folder {model}")  # names have at most one "/"
+    tokenizer = load_tokenizer(model)
     table = load_table(data, "train", text_column, label_column)
     names = class_names(table)
     held_out = None
     if validation is not None:
         held_out = load_table(validation, "validation", text_column, label_column)
-        held_out = encode(held_out, tokenizer, names, max_length)
     set_seed(seed)
     multi_exit = attach_exits(
         AutoModel.from_pretrained(model),
@@ -59,10 +64,16 @@ def train(
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
     )
+    longest = multi_exit.layers.max_length
+    if longest is not None and max_length > longest:
+        raise ValueError(f"--max-length must be at most {longest} for {model}, got {max_length}")
+    encoded = encode(table, tokenizer, names, max_length)
+    if held_out is not None:
+        held_out = encode(held_out, tokenizer, names, max_length)
     fine_tune(
         multi_exit,
         tokenizer,
-        encode(table, tokenizer, names, max_length),
+        encoded,
         output,
         epochs=epochs,
         batch_size=batch_size,
@@ -75,8 +86,16 @@ def train(
         multi_exit.set_policy(calibrate("beem", trace))
         multi_exit.config.save_pretrained(output)
         accuracies = ", ".join(f"{accuracy:.3f}" for accuracy in trace.accuracies())
-        Console().print(f"validation accuracy of each exit: {accuracies}")
-    Console().print(f"saved in {output}: eefast.MultiExitModel.from_pretrained({str(output)!r})")
+        typer.echo(f"validation accuracy of each exit: {accuracies}")
+    typer.echo(f'saved in {output}; try it: eefast predict {output} "a text"')
+
+
+def _check_output(output: Path) -> None:
+    """A folder that `eefast train` may write to: a new one, or one that it wrote to before."""
+    if output.exists() and not output.is_dir():
+        raise FileExistsError(f"output must be a folder, {output} is a file")
+    if (output / "config.json").exists() and not (output / "checkpoints" / "run.json").exists():
+        raise FileExistsError(f"{output} holds another model: give a folder of its own")
 
 
 def _layers(exits: str) -> Literal["all"] | list[int]:

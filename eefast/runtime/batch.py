@@ -23,7 +23,7 @@ class Batch:
 
     backbone: Backbone
     exit_step_for: Callable[[int], Callable[..., None]]  # the op for so many rows
-    table: Tensor  # (L, 3) float32
+    table: Tensor  # (L, 3) float32; this call's own
     state: ExitState  # of all N samples
     size: int  # R, N at first
     rows: Tensor | None = None  # (R,) int64: the sample of each row; None: row n is sample n
@@ -82,7 +82,7 @@ class Batches:
         )
 
     def open(self, plan: Plan, inputs: Inputs) -> Batch:
-        """A batch that has not been started.
+        """A batch that has not been started, with a copy of the policy table as it is now.
 
         Raises:
             ValueError: inputs that the backbone cannot take, or more rows than the implementation
@@ -92,4 +92,4 @@ class Batches:
         self._exit_step_for(samples)  # at the door, not after the first layers
         # Before the layers, which fill the caches: after them it costs half as much again.
         state = plan.state(samples, self._num_classes, self._device)
-        return Batch(self._backbone, self._exit_step_for, plan.table, state, samples)
+        return Batch(self._backbone, self._exit_step_for, plan.table.clone(), state, samples)

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedModel
 
 from eefast.backbones import Inputs
+from eefast.config import MultiExitConfig
 from eefast.forward import over_inputs
 from eefast.labels import check_labels, task_loss
 from eefast.lowering import lower
-from eefast.multi_exit import MultiExitConfig, MultiExitModel
+from eefast.multi_exit import MultiExitModel
 from eefast.ops import Impl, ScorerKind, implementation
 from eefast.policies import Policy, policy_class
+from eefast.runtime.modes import modes
 from eefast.runtime.output import EarlyExitOutput
 from eefast.runtime.plan import Plan
 from eefast.runtime.protocol import Runtime
@@ -60,9 +62,6 @@ class CompiledModel(PreTrainedModel):
         self.stats: RuntimeStats | None = None
         # Looked up once: attributes of modules and configs go through Python code.
         self.input_names = model.input_names
-        # The base model's outermost module may be a copy; what lies inside is shared with others.
-        inner = next(iter(model.backbone.children()), model.backbone)
-        self._is_training: Callable[[], bool] = lambda: model.training or inner.training
         self._return_dict = model.config.return_dict
         self.train(False)
 
@@ -84,6 +83,7 @@ class CompiledModel(PreTrainedModel):
             self.model.num_classes,
             self.model.device,
         )
+        self._modes = modes(self.model.backbone)
         # A scorer that is a row of the classifier makes the plan's heads copies of parameters.
         self._copied = _versions(heads) if scorer_row else None
 
@@ -93,6 +93,10 @@ class CompiledModel(PreTrainedModel):
 
         The live table: what is written into it holds from the next call on, until `policy` is
         assigned again. `policy` keeps describing what the table was made from.
+
+        Each call begins with a copy of the table and decides by it to its end. If other threads
+        call meanwhile, one of them may begin in the middle of a write of several numbers; assigning
+        `policy` replaces them all at once.
         """
         return self._plan.table
 
@@ -111,7 +115,7 @@ class CompiledModel(PreTrainedModel):
         Raises:
             TypeError: an input that the model's forward does not have.
             ValueError: inputs that the backbone cannot take, or labels that do not belong to them.
-            RuntimeError: the model behind it was put back into training mode.
+            RuntimeError: the model behind it, or a part of it, was put back into training mode.
         """
         if labels is not None:
             check_labels(labels, self.model.num_classes, self.model.layers.check(inputs)[0])
@@ -126,8 +130,10 @@ class CompiledModel(PreTrainedModel):
         return output if return_dict else output.to_tuple()
 
     def _must_not_train(self) -> None:
-        if self._is_training():
-            raise RuntimeError("the model is in training mode, with dropout; call model.eval()")
+        if any(map(_IS_TRAINING, self._modes)):
+            raise RuntimeError(
+                "the model or a part of it is in training mode, with dropout; call model.eval()"
+            )
 
     @torch.inference_mode()
     def warm_up(self, shapes: Iterable[tuple[int, int] | Mapping[str, Tensor]]) -> None:
@@ -220,6 +226,9 @@ class CompiledModel(PreTrainedModel):
 
     def __setstate__(self, table: Tensor) -> None:
         self.policy_table.copy_(table)
+
+
+_IS_TRAINING = operator.itemgetter("training")
 
 
 def _versions(heads: nn.Module) -> list[int]:

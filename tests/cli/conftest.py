@@ -1,13 +1,19 @@
 """Little folders as a user has them: a base model, a finished multi-exit model, reviews."""
 
+import os
 import random
+import sys
+import warnings
 
+import datasets
 import pytest
 import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers.utils import logging
 
 from eefast import attach_exits
 from eefast.policies import Confidence
+from eefast_cli.main import main
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "book", "the", "very"]
 
@@ -43,3 +49,25 @@ def model_folder(folder):
     model.save_pretrained(path)
     BertTokenizerFast.from_pretrained(folder / "bert").save_pretrained(path)
     return path
+
+
+@pytest.fixture
+def shell(monkeypatch, capsys):
+    """Runs the command as from a shell: (exit code, stdout, stderr), neither of them a terminal."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # what `main` sets does not stay
+    # What it sets has been read already in this process, when tqdm was imported.
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["eefast", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return stopped.value.code, out, err
+
+    yield run
+    datasets.enable_progress_bars()
+    logging.enable_progress_bar()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eefast import MultiExitModel
-from eefast_cli.common import load
+from eefast_cli.common import load, load_tokenizer
 
 
 def cut(name):
@@ -51,3 +51,10 @@ def test_an_incomplete_folder_is_named_in_one_line(model_folder, damage, words):
 def test_a_model_without_exits_is_told_how_it_gets_them(folder):
     with pytest.raises(ValueError, match="attach_exits"):
         load(folder / "bert")
+
+
+def test_a_base_model_without_vocabulary_is_no_source_of_a_tokenizer(folder):
+    """transformers would make one of five special tokens."""
+    remove("tokenizer.json", "tokenizer_config.json")(folder / "bert")
+    with pytest.raises(FileNotFoundError, match="no complete tokenizer"):
+        load_tokenizer(folder / "bert")

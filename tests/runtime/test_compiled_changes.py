@@ -73,13 +73,31 @@ def test_copies_and_pickles_hold_their_own_weights(model, make):
     assert fast(**inputs).logits.max() < 50
 
 
-def test_a_model_put_back_into_training_is_refused(model):
+@pytest.mark.parametrize(
+    "part",
+    ["", "backbone", "backbone.encoder", "backbone.encoder.layer.2.attention.self",
+     "backbone.encoder.layer.3.output.dropout"],
+)  # fmt: skip
+def test_a_model_of_which_a_part_was_put_back_into_training_is_refused(model, part):
     fast = compile(model, Never())
-    model.train()
+    model.get_submodule(part).train()
     with pytest.raises(RuntimeError, match=r"training mode.*model\.eval\(\)"):
         fast(**inputs_for(model, 1))
     model.eval()
     assert fast(**inputs_for(model, 1)).exit_layer.item() == 4
+
+
+@pytest.mark.parametrize("runtime", ["direct", "sync"])
+def test_a_table_written_while_a_call_runs_counts_from_the_next(model, runtime):
+    inputs, fast = inputs_for(model, 4), compile(model, Confidence(2.0), runtime=runtime)
+
+    def write(*_):
+        fast.policy_table[:, 1] = 0.0
+
+    hook = model.backbone.encoder.layer[1].register_forward_hook(write)
+    assert fast(**inputs).exit_layer.tolist() == [4] * 4
+    hook.remove()
+    assert fast(**inputs).exit_layer.tolist() == [1] * 4
 
 
 def test_a_base_model_put_into_training_by_its_owner_is_refused():
