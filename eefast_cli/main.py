@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from eefast_cli.calibrate import calibrate
 from eefast_cli.demo import demo
 from eefast_cli.predict import predict
 from eefast_cli.train import train
@@ -36,7 +37,7 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for command in (demo, predict, train):
+for command in (calibrate, demo, predict, train):
     app.command()(interruptible(command))
 
 

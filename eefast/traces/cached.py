@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from eefast.traces.record import check_recordable, record_trace
+from eefast.traces.record import Kept, check_recordable, record_trace
 from eefast.traces.trace import ExitTrace
 
 _STRUCTURE = ("exits", "head", "share_pooler", "scorer_row", "anatomy")
@@ -32,6 +32,7 @@ def cached_trace(
 
     A fingerprint in the file says what it was recorded from: the model's weights, dtypes and
     structure, and every batch. With another one, or none, the trace is recorded and saved anew.
+    Learned scores are kept where the model has them.
 
     Args:
         path: of the file; its folder must exist.
@@ -56,7 +57,10 @@ def cached_trace(
         kept = ExitTrace.load(path)
         if kept.fingerprint == fingerprint:
             return kept
-    trace = replace(record_trace(model, data, progress=progress), fingerprint=fingerprint)
+    heads: Any = model.heads
+    keep: tuple[Kept, ...] = () if heads.scorer is None else ("scores",)
+    trace = record_trace(model, data, keep=keep, progress=progress)
+    trace = replace(trace, fingerprint=fingerprint)
     trace.save(path)
     return trace
 
