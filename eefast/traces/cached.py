@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from eefast.traces.record import check_recordable, record_trace
+from eefast.traces.record import Kept, check_recordable, record_trace
 from eefast.traces.trace import ExitTrace
 
 _STRUCTURE = ("exits", "head", "share_pooler", "scorer_row", "anatomy")
@@ -31,8 +31,8 @@ def cached_trace(
     """The trace of a model on labelled data: read from `path` if it is of these, else recorded.
 
     A fingerprint in the file says what it was recorded from: the model's weights, dtypes and
-    structure, and every batch. With another one, or none, the trace is recorded and saved anew,
-    with the learned scores of a model that has them.
+    structure, and every batch. With another one, or none, the trace is recorded and saved anew.
+    Learned scores are kept where the model has them.
 
     Args:
         path: of the file; its folder must exist.
@@ -58,10 +58,9 @@ def cached_trace(
         if kept.fingerprint == fingerprint:
             return kept
     heads: Any = model.heads
-    recorded = record_trace(
-        model, data, keep=("scores",) if heads.scorer is not None else (), progress=progress
-    )
-    trace = replace(recorded, fingerprint=fingerprint)
+    keep: tuple[Kept, ...] = () if heads.scorer is None else ("scores",)
+    trace = record_trace(model, data, keep=keep, progress=progress)
+    trace = replace(trace, fingerprint=fingerprint)
     trace.save(path)
     return trace
 
