@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from eefast_cli.calibrate import calibrate
 from eefast_cli.demo import demo
 from eefast_cli.evaluate import evaluate
 from eefast_cli.predict import predict
@@ -37,7 +38,7 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for command in (demo, evaluate, predict, train):
+for command in (calibrate, demo, evaluate, predict, train):
     app.command()(interruptible(command))
 
 

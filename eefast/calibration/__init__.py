@@ -8,11 +8,11 @@ from typing import Any
 
 from eefast.calibration.beem import calibrate_beem
 from eefast.calibration.expectation import expectation
-from eefast.calibration.search import best, search
+from eefast.calibration.search import best, check_targets, search
 from eefast.policies import Policy, policy_class
 from eefast.traces import ExitTrace, simulate
 
-__all__ = ["best", "calibrate"]
+__all__ = ["best", "calibrate", "check_targets"]
 
 _RECIPES: dict[str, Callable[..., Policy]] = {"beem": calibrate_beem}
 """Papers that choose their numbers in another way than by trying settings."""

@@ -39,15 +39,7 @@ def best(
     """
     if not settings:
         raise ValueError("the space to search must hold at least one setting, got none")
-    if target_speedup is not None and max_accuracy_drop is not None:
-        raise ValueError(
-            "calibrate takes target_speedup or max_accuracy_drop, got both "
-            f"({target_speedup} and {max_accuracy_drop})"
-        )
-    if target_speedup is not None:
-        target_speedup = number("calibrate", "target_speedup", target_speedup, 1)
-    if max_accuracy_drop is not None:
-        max_accuracy_drop = number("calibrate", "max_accuracy_drop", max_accuracy_drop, 0, 1)
+    check_targets(target_speedup, max_accuracy_drop)
     outcomes = [(s.accuracy, s.layer_speedup) for s in simulate_all(settings, trace)]
     ranked = range(len(settings))
     name = settings[0].name
@@ -71,6 +63,19 @@ def best(
             name, max_accuracy_drop, last, max(outcomes)[0],
         )  # fmt: skip
     return settings[max(ranked, key=lambda i: outcomes[i])]
+
+
+def check_targets(target_speedup: float | None, max_accuracy_drop: float | None) -> None:
+    """Raise ValueError unless at most one is given, a speed-up of 1 or more or a drop in [0, 1]."""
+    if target_speedup is not None and max_accuracy_drop is not None:
+        raise ValueError(
+            "calibrate takes target_speedup or max_accuracy_drop, got both "
+            f"({target_speedup} and {max_accuracy_drop})"
+        )
+    if target_speedup is not None:
+        number("calibrate", "target_speedup", target_speedup, 1)
+    if max_accuracy_drop is not None:
+        number("calibrate", "max_accuracy_drop", max_accuracy_drop, 0, 1)
 
 
 def search(

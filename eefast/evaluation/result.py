@@ -154,8 +154,10 @@ def draw_trade_off(
         title: above the plot.
         note: below the plot.
     """
-    marks = [mark for curve in curves.values() for mark in curve.marks.values()]
-    last, best = exit_accuracies[-1], max(exit_accuracies)
+    last = exit_accuracies[-1]
+    # Settings far below the last exit are of no use; what was chosen is always shown.
+    shown = [mark for curve in curves.values() for mark in curve.marks.values()]
+    shown += [(1.0, last - 0.05), (1.0, max(exit_accuracies))]
     exits = zip(exit_layers, exit_accuracies, strict=True)
     fixed = sorted((exit_layers[-1] / layer, accuracy) for layer, accuracy in exits)
     draw_curves(
@@ -164,12 +166,8 @@ def draw_trade_off(
         title=title,
         x="layer speed-up",
         y="accuracy",
-        # Settings further below the last exit are of no use, but what was chosen is always shown.
-        x_limits=(0.9, max(3.5, *(1.1 * x for x, _ in marks))),
-        y_limits=(
-            min(last - 0.06, *(y - 0.01 for _, y in marks)),
-            max(best, *(y for _, y in marks)) + 0.01,
-        ),
+        x_limits=(0.9, max(3.5, *(1.1 * x for x, _ in shown))),
+        y_limits=(min(y for _, y in shown) - 0.01, max(y for _, y in shown) + 0.01),
         level=("last exit", last),
         note=note,
     )

@@ -22,6 +22,11 @@ exit step, the simulation and the runtimes then know it. A policy of your own:
         def settings(cls, trace):  # what calibrate(ConfidentPatience, trace) chooses from
             return [cls(t, c) for t in range(1, trace.num_exits) for c in (0.5, 0.7, 0.9)]
 
+A public method that nothing calls is an error when the class is defined: it was meant for something
+that no recurrence asks for (`should_exit`), or its name has a slip. What other methods of the class
+call is fine, and so are names that begin with an underscore, and classmethods, which make policies,
+unless their name is nearly one of `Policy`'s.
+
 With `accumulate` the votes or log-probabilities of all exits so far speak instead of this exit
 alone; with a `scorer` there is a learned score q, for Gain.SCORE and Keep.NOT_SCORE: an extra row
 of the model's heads (ScorerKind.ROW), or a small network that the policy itself holds
@@ -42,7 +47,7 @@ import torch
 from torch import Tensor
 
 from eefast.ops import Accumulate, Gain, Keep, Recurrence, ScorerKind
-from eefast.policies.checks import check_kinds, check_scorer
+from eefast.policies.checks import check_kinds, check_members, check_scorer, check_whole
 from eefast.policies.description import fields_of, from_json, tensors_in, to_json
 from eefast.policies.expected import Expected
 from eefast.policies.values import Values
@@ -89,6 +94,7 @@ class Policy(ABC):
         super().__init_subclass__(**kwargs)
         if not isinstance(getattr(cls, "name", None), str):
             raise TypeError(f"policy class {cls.__name__} needs a name: name = '...'")
+        check_members(cls)
         if "name" in cls.__dict__:
             known = _REGISTRY.get(cls.name)
             # The same class again: a notebook cell was run twice.
@@ -97,6 +103,10 @@ class Policy(ABC):
                     f"there is a policy named {cls.name!r} already: {'.'.join(_place(known))}"
                 )
             _REGISTRY[cls.name] = cls
+
+    def __new__(cls: type[P], *args: Any, **kwargs: Any) -> P:
+        check_whole(cls)
+        return super().__new__(cls)
 
     @property
     @abstractmethod
@@ -178,14 +188,21 @@ class Policy(ABC):
         """The policy table, [num_exits, 3] float32: weight, threshold and tau of every exit.
 
         Raises:
-            ValueError: the policy holds numbers for another number of exits, NaN, or an infinite
-                weight or tau.
+            ValueError: the policy holds something else than numbers, numbers for another number
+                of exits, NaN, or an infinite weight or tau.
+            TypeError: its `columns` gives something else than `Columns`.
         """
         table = torch.empty(num_exits, 3, dtype=torch.float32, device="cpu")
-        for i, (name, values) in enumerate(
-            zip(Columns._fields, self.columns(num_exits), strict=True)
-        ):
-            column = torch.as_tensor(values, dtype=torch.float32, device="cpu")
+        columns = self.columns(num_exits)
+        if not isinstance(columns, Columns):
+            raise TypeError(f"{self.name}: columns must give Columns(...), got {columns!r}")
+        for i, (name, values) in enumerate(columns._asdict().items()):
+            try:
+                column = torch.as_tensor(values, dtype=torch.float32, device="cpu")
+            except (TypeError, ValueError, OverflowError, RuntimeError):
+                raise ValueError(
+                    f"{self.name}: {name} must be a number or one per exit, got {values!r}"
+                ) from None
             if column.dim() and list(column.shape) != [num_exits]:
                 raise ValueError(
                     f"{self.name}: {name} has {column.numel()} values, "
@@ -221,7 +238,7 @@ class Policy(ABC):
         ):
             if calibrated not in (None, got):
                 raise ValueError(
-                    f"policy {self.name!r} was calibrated for {calibrated} {what}, got {got}"
+                    f"policy {self.name!r} was calibrated for {calibrated!r} {what}, got {got}"
                 )
         if num_classes == 1 and self.reads_signals:
             raise ValueError(

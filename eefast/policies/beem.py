@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from eefast.ops import Gain, Keep
 from eefast.policies.base import Columns, Policy
-from eefast.policies.values import Values, numbers
+from eefast.policies.values import Values, number, numbers, whole
 
 if TYPE_CHECKING:
     from eefast.traces import ExitTrace
@@ -55,7 +55,8 @@ class BEEM(Policy):
             thresholds: alpha_i, one number or one per exit.
             cost: lambda; 1 / L unless given, so that the weights end at 1 as in the paper.
         """
-        cost = 1 / num_exits if cost is None else cost
+        num_exits = whole(cls.name, "num_exits", num_exits, 1)
+        cost = 1 / num_exits if cost is None else number(cls.name, "cost", cost, 0)
         return cls(tuple(cost * i for i in range(1, num_exits + 1)), thresholds)
 
     @classmethod

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
-from typing import TYPE_CHECKING
+import difflib
+import functools
+import inspect
+from collections.abc import Iterator
+from types import CodeType
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -12,19 +16,84 @@ from eefast.ops import Accumulate, Gain, Keep, ScorerKind
 if TYPE_CHECKING:
     from eefast.policies.base import Policy
 
+KINDS = {"keep": Keep, "gain": Gain, "accumulate": Accumulate, "scorer": ScorerKind}
+_LISTS = "; ".join(
+    f"{what} is one of {', '.join(f'{kind.__name__}.{member.name}' for member in kind)}"
+    for what, kind in KINDS.items()
+)
+ROW = (
+    "A policy is a row of the recurrence S = keep * S + weight * gain: it has a keep, a gain and "
+    f"columns(num_exits), and may have an accumulate and a scorer; {_LISTS}."
+)
+"""What a policy can be, for errors."""
+
+
+def check_members(cls: type[Policy]) -> None:
+    """Raise TypeError for what a policy's class defines although nothing will ever call it.
+
+    That is a public method or property that `Policy` does not have and that no other method of the
+    class mentions, and a kind (`Gain.ONE`) under another name than those of the kinds. Fields,
+    classmethods (which make policies) and other values are the author's own, unless their name is
+    nearly one of `Policy`'s: a slip.
+    """
+    parents = cls.__mro__[1:]
+    inherited = {k for base in parents for k in (*vars(base), *inspect.get_annotations(base))}
+    public = sorted(name for name in inherited if not name.startswith("_"))
+    members = {k: v for base in reversed(cls.__mro__) for k, v in vars(base).items()}
+    for name, value in vars(cls).items():
+        if name.startswith("_") or name in inherited or name in inspect.get_annotations(cls):
+            continue
+        slip = difflib.get_close_matches(name, public, 1, 0.85)
+        method = callable(value) or isinstance(value, (property, functools.cached_property))
+        if not slip and (isinstance(value, (classmethod, type)) or not (method or _kind(value))):
+            continue
+        if any(name in _mentioned(other) for k, other in members.items() if k != name):
+            continue
+        meant = f" (did you mean {slip[0]}?)" if slip else ""
+        raise TypeError(
+            f"policy class {cls.__name__}: nothing uses its {name!r}{meant}. {ROW} The name of a "
+            "helper begins with an underscore."
+        )
+
+
+def check_whole(cls: type[Policy]) -> None:
+    """Raise TypeError for a policy's class that leaves something out."""
+    missing: frozenset[str] = getattr(cls, "__abstractmethods__", frozenset())
+    if missing:
+        raise TypeError(
+            f"policy class {cls.__name__} has no {', no '.join(sorted(missing))}. {ROW}"
+        )
+
+
+def _kind(value: Any) -> bool:
+    return isinstance(value, tuple(KINDS.values()))
+
+
+def _mentioned(member: Any) -> set[str]:
+    """The names that a method, property or the like mentions."""
+    if isinstance(member, property):
+        return set().union(*map(_mentioned, (member.fget, member.fset, member.fdel)))
+    if isinstance(member, functools.cached_property):
+        member = member.func
+    code = getattr(inspect.unwrap(getattr(member, "__func__", member)), "__code__", None)
+    return set() if code is None else {name for part in _nested(code) for name in part.co_names}
+
+
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    """A function's code and that of the functions in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _nested(constant)
+
 
 def check_kinds(policy: Policy) -> None:
     """Raise TypeError or ValueError for kinds that the recurrence does not have or cannot join."""
-    for what, kind in (
-        ("keep", Keep),
-        ("gain", Gain),
-        ("accumulate", Accumulate),
-        ("scorer", ScorerKind),
-    ):
+    for what, kind in KINDS.items():
         got = getattr(policy, what)
         if not isinstance(got, kind):
             raise TypeError(
-                f"policy {policy.name!r}: {what} must be one of {_names(kind)}, got {got!r}"
+                f"policy {policy.name!r}: {what} must be a {kind.__name__}, got {got!r}. {ROW}"
             )
     if policy.scorer is not ScorerKind.NONE and not (
         policy.gain is Gain.SCORE or policy.keep is Keep.NOT_SCORE
@@ -61,7 +130,3 @@ def check_scorer(policy: Policy, exit: int, num_classes: int) -> None:
             f"policy {policy.name!r}: scorer_weights({exit}) must be finite and float32, got "
             f"{weights.dtype}"
         )
-
-
-def _names(kind: type[IntEnum]) -> str:
-    return ", ".join(f"{kind.__name__}.{member.name}" for member in kind)

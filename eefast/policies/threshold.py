@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 class Confidence(Policy):
     """Exit when the highest class probability reaches a threshold: S_i = C_i >= tau.
 
-    Shallow-Deep Networks (Kaya et al., ICML 2019), MSDNet (Huang et al., ICLR 2018), The Right
-    Tool for the Job (Schwartz et al., ACL 2020), ElasticBERT (Liu et al., NAACL 2022).
+    MSDNet (Huang et al., ICLR 2018), The Right Tool for the Job (Schwartz et al., ACL 2020), and
+    Shallow-Deep Networks (Kaya et al., ICML 2019) with one deviation: where no exit was confident
+    enough, theirs answers with the most confident of all exits, and this one with the last.
 
     Args:
         threshold: tau, one number or one per exit; a probability, so above 1 no sample exits early.
@@ -53,8 +54,9 @@ class Entropy(Policy):
     """Exit when the normalised entropy is below a threshold: H_i < tau, as S_i = -H_i > -tau.
 
     BranchyNet (Teerapittayanon et al., ICPR 2016), DeeBERT (Xin et al., ACL 2020), FastBERT (Liu et
-    al., ACL 2020). BranchyNet and DeeBERT measure entropy in nats: divide their thresholds by
-    ln C. FastBERT exits at H <= tau, the others, and this policy, at H < tau.
+    al., ACL 2020), ElasticBERT (Liu et al., NAACL 2022; its code has entropy and patience). All but
+    FastBERT measure entropy in nats: divide their thresholds by ln C. FastBERT exits at H <= tau,
+    the others, and this policy, at H < tau.
 
     Args:
         threshold: tau on the entropy over ln C, in [0, 1]; one number or one per exit.

@@ -31,8 +31,8 @@ def cached_trace(
     """The trace of a model on labelled data: read from `path` if it is of these, else recorded.
 
     A fingerprint in the file says what it was recorded from: the model's weights, dtypes and
-    structure, and every batch. With another one, or none, the trace is recorded and saved anew,
-    with the learned scores of a model that has them.
+    structure, and every batch. With another one, or none, the trace is recorded and saved anew.
+    Learned scores are kept where the model has them.
 
     Args:
         path: of the file; its folder must exist.

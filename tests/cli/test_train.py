@@ -78,7 +78,6 @@ def test_train_again_has_nothing_to_do_and_refuses_other_arguments(folder, caplo
         ({"--objective": "luck"}, "unknown objective 'luck'"),
         ({"--epochs": "inf"}, "epochs must be a finite number"),
         ({"--learning-rate": "nan"}, "learning_rate must be a finite number"),
-        ({"--learning-rate": "-1"}, "learning_rate must be a finite number"),
         ({"--max-length": "17"}, "--max-length must be at most 16"),
         ({"--validation": "nowhere.csv"}, "no file nowhere.csv"),
     ],

@@ -1,90 +1,106 @@
-"""The demo in small: real weights and tweets, a few of them; every step, twice."""
+"""The demo in small: a tiny model, a few real texts; every step, twice."""
 
+import dataclasses
 import json
+from functools import partial
 
 import pytest
-import torch
 from datasets import DatasetDict
+from transformers import AutoConfig, BertConfig, BertModel, BertTokenizerFast
 
 from eefast import MultiExitModel, simulate
-from eefast.demo import pipeline, run_demo
-from eefast.demo.data import load_tweets
-from eefast.policies import BEEM, Never, policy_from_dict
+from eefast.demo import TASKS, pipeline, run_demo, trained_model
+from eefast.demo.policies import CHOOSERS, EARLY_EXIT, EQUATION_3, FIXED_DEPTH, STORED
+from eefast.demo.tasks import Task
+from eefast.evaluation import NEVER, TRANSFORMERS, repeated_splits
+from eefast.policies import BEEM, Budgeted, policy_from_dict
 from eefast.traces import ExitTrace
-from tests.models import inputs_for, tiny_model
 from tests.traces.made import learned_trace
 
 
-def test_every_policy_is_calibrated_alike_on_validation_data():
+def test_policies_are_chosen_by_one_rule_and_beem_by_equation_3_too():
     trace = learned_trace(exits=6, samples=800)
-    policies = pipeline.calibrated(trace)
-    assert list(policies)[:2] == ["BEEM-A", "BEEM-C"]
-    assert policies["BEEM-A"].weights == tuple(trace.accuracies().tolist())
-    assert isinstance(policies["BEEM-C"], BEEM)
-    assert policies["never"] == Never()
-    floor = trace.accuracies()[-1].item()
-    for name in ("BEEM-A, searched", "BEEM-C, searched", "PABEE", "PCEE", "entropy"):
-        outcome = simulate(policies[name], trace)
-        assert outcome.accuracy >= floor, name
+    floor = trace.accuracies()[-1].item() - 0.005
+    for name, choose in {**EARLY_EXIT, **FIXED_DEPTH}.items():
+        assert simulate(choose(trace), trace).accuracy >= floor, name
+    fixed = FIXED_DEPTH["fixed depth"](trace)
+    assert isinstance(fixed, Budgeted)
+    assert fixed.exit == 1 + next(i for i, a in enumerate(trace.accuracies()) if a >= floor)
+    for name, choose in EQUATION_3.items():
+        policy = choose(trace)
+        assert isinstance(policy, BEEM)
+        assert len(set(policy.thresholds)) > 1, name  # one for each exit
+    assert EQUATION_3["BEEM-A, Eq. 3"](trace).weights == tuple(trace.accuracies().tolist())
 
 
 @pytest.fixture
-def small(monkeypatch):
-    def few(seed=0):
-        tweets = load_tweets(seed)
-        return DatasetDict({split: tweets[split].select(range(96)) for split in tweets})
+def small(monkeypatch, tmp_path_factory):
+    reviews, base = TASKS["reviews"], tmp_path_factory.mktemp("base")
+    words = sorted({word for text in reviews.load(3)["train"]["text"] for word in text.split()})
+    (base / "words.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]))
+    BertTokenizerFast(str(base / "words.txt")).save_pretrained(base)
+    config = BertConfig(
+        vocab_size=len(words) + 4, hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
+        intermediate_size=16,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(base)
 
-    monkeypatch.setattr(pipeline, "load_tweets", few)
-    monkeypatch.setattr(pipeline, "TIMED_TWEETS", 6)
+    def few(seed):
+        data = reviews.load(seed)
+        return DatasetDict({split: data[split].select(range(96)) for split in data})
+
+    monkeypatch.setitem(TASKS, "reviews", dataclasses.replace(reviews, load=few, epochs=1))
+    monkeypatch.setattr(Task, "pretrained", lambda task: base)
+    monkeypatch.setattr(pipeline, "TIMED_TEXTS", 6)
+    monkeypatch.setattr(pipeline, "repeated_splits", partial(repeated_splits, splits=2))
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
+def test_the_pretrained_model_is_there(task):
+    assert AutoConfig.from_pretrained(task.pretrained()).num_hidden_layers == 6
 
 
 def test_a_run_reports_and_a_second_one_reuses_it(small, tmp_path, capsys, monkeypatch):
-    run_demo(tmp_path, seed=3, sentences=["what a day", "never again"])
+    assert trained_model(tmp_path, "reviews", 3) is None
+    run_demo(tmp_path, task="reviews", seed=3, sentences=["what a film", "never again"])
     first = capsys.readouterr().out
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert set(report) == {"dataset", "exits", "policies", "full_depth", "environment"}
-    assert report["dataset"]["test"] == 96
-    assert len(report["exits"]) == 6
-    assert (tmp_path / "trade_off.png").read_bytes().startswith(b"\x89PNG")
-    for row in report["policies"]:
-        assert sum(row["exit_histogram"]) == 96
-        assert 0 <= row["accuracy"] <= 1
-        assert row["layer_speedup"] >= 1
-        assert row["p90_ms"] >= row["p50_ms"] > 0
-        assert row["wall_clock_speedup"] > 0
-    never = next(row for row in report["policies"] if row["name"] == "never")
-    assert never["wall_clock_speedup_vs_never"] == 1
-    assert never["accuracy"] == report["full_depth"]["accuracy"]
-    trace = ExitTrace.load(tmp_path / "model-3" / "test.safetensors")
-    timed = ExitTrace(trace.logits[:, :6], trace.labels[:6])
-    validation = ExitTrace.load(tmp_path / "model-3" / "validation.safetensors")
-    chosen = pipeline.calibrated(validation)  # on validation data, and nothing else
-    assert {row["name"]: policy_from_dict(row["setting"]) for row in report["policies"]} == chosen
-    assert (
-        MultiExitModel.from_pretrained(tmp_path / "model-3").get_policy("beem") == chosen["BEEM-A"]
-    )
-    for row in report["policies"]:  # what was timed did what the accuracy column says
-        outcome = simulate(policy_from_dict(row["setting"]), timed)
-        assert row["layer_speedup_timed"] == pytest.approx(outcome.layer_speedup), row["name"]
     assert "after layer" in first
     assert "never again" in first
+    assert "Against fixed depth" in first
+    folder = tmp_path / "reviews-3"
+    assert trained_model(tmp_path, "reviews", 3) == folder / "model"
+    assert trained_model(tmp_path, "tweets", 3) is None
+    assert (folder / "trade_off.png").read_bytes().startswith(b"\x89PNG")
+    report = json.loads((folder / "report.json").read_text())
+    assert report["task"]["test"] == report["samples"] == 96
+    assert list(report["splits"]) == [*CHOOSERS, NEVER]
+    assert report["splits"][NEVER]["layer_speedup"]["median"] == 1
 
-    def no_training(*args, **kwargs):
-        raise AssertionError("a finished model was trained again")
+    rows = {row["name"]: row for row in report["rows"]}
+    assert {*CHOOSERS, NEVER, TRANSFORMERS} <= rows.keys()
+    validation, test = (
+        ExitTrace.load(folder / f"{split}.safetensors") for split in ("validation", "test")
+    )
+    model = MultiExitModel.from_pretrained(folder / "model")
+    for name, choose in CHOOSERS.items():  # on validation data, and nothing else
+        policy = choose(validation)
+        assert policy_from_dict(rows[name]["setting"]) == policy
+        assert rows[name]["accuracy"] == simulate(policy, test).accuracy
+        if name in STORED:
+            assert model.get_policy(policy.name) == policy
 
-    monkeypatch.setattr(pipeline, "fine_tune", no_training)
-    run_demo(tmp_path, seed=3)
-    again = json.loads((tmp_path / "report.json").read_text())
-    for before, after in zip(report["policies"], again["policies"], strict=True):
-        assert {k: before[k] for k in ("name", "setting", "accuracy", "exit_histogram")} == {
-            k: after[k] for k in ("name", "setting", "accuracy", "exit_histogram")
-        }
+    def again(*args, **kwargs):
+        raise AssertionError("a finished step was done again")
+
+    monkeypatch.setattr(pipeline, "fine_tune", again)
+    monkeypatch.setattr("eefast.traces.cached.record_trace", again)
+    run_demo(tmp_path, task="reviews", seed=3)
+    second = json.loads((folder / "report.json").read_text())
+    for same in ("task", "exit_accuracies", "splits"):
+        assert second[same] == report[same]
 
 
-def test_the_full_depth_baseline_is_the_same_classifier():
-    model = tiny_model(head="pooler")
-    inputs = inputs_for(model, 5, padded=True)
-    with torch.inference_mode():
-        torch.testing.assert_close(
-            pipeline.full_depth_model(model)(**inputs).logits, model(**inputs).logits
-        )
+def test_an_unknown_task_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"task must be one of \['reviews', 'tweets'\], got 'x'"):
+        run_demo(tmp_path / "new", task="x", seed=1)
+    assert not (tmp_path / "new").exists()

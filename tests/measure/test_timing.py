@@ -118,3 +118,16 @@ def test_medians_of_calls():
     assert medians({"a": lambda: next(times)}, lambda call: call(), seconds=0, rounds=(3, 3)) == {
         "a": 3
     }
+
+
+def test_what_is_prepared_is_prepared_before_each_call():
+    log = []
+
+    def prepare(given):
+        log.append(("prepare", given["x"]))
+        return lambda: log.append(("call", given["x"]))
+
+    result = time_interleaved({}, [{"x": 1}, {"x": 2}], prepared={"a": prepare}, rounds=1)
+    once = [("prepare", 1), ("call", 1), ("prepare", 2), ("call", 2)]
+    assert log == once * 2
+    assert result["a"].per_input_ms.shape == (2,)

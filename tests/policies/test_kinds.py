@@ -123,6 +123,9 @@ def test_what_the_recurrence_can_express(kinds):
         (dict(columns=Columns(tau=-math.inf)), "tau must be finite"),
         (dict(columns=Columns(tau=math.nan)), "tau must be numbers, got nan"),
         (dict(columns=Columns(weights=math.nan)), "weights must be numbers, got nan"),
+        (dict(columns=Columns(weights="1")), "weights must be a number or one per exit, got '1'"),
+        (dict(columns=Columns(thresholds=None)), "thresholds must be a number .* got None"),
+        (dict(columns=Columns(thresholds=10**400)), "thresholds must be a number .* got 1000"),
     ],
 )
 def test_what_it_cannot_is_refused(kinds, words):
@@ -135,11 +138,18 @@ def test_what_it_cannot_is_refused(kinds, words):
     [("keep", Keep), ("gain", Gain), ("accumulate", Accumulate), ("scorer", ScorerKind)],
 )
 def test_a_kind_of_your_own_gets_the_list_of_those_there_are(what, kind):
-    names = ", ".join(f"{kind.__name__}.{member.name}" for member in kind)
-    with pytest.raises(TypeError, match=f"{what} must be one of {names}, got 'mine'"):
-        policy(**{what: "mine"}).check(4, 3)
-    with pytest.raises(TypeError, match=f"{what} must be one of"):
-        policy(**{what: 1}).check(4, 3)
+    for mine in ("mine", 1, lambda self: "mine"):
+        with pytest.raises(
+            TypeError, match=f"'test-unnamed': {what} must be a {kind.__name__}, "
+        ) as error:
+            policy(**{what: mine}).check(4, 3)
+        assert all(f"{kind.__name__}.{member.name}" in str(error.value) for member in kind)
+
+
+def test_columns_are_columns():
+    for columns in (None, (1.0, 2.0, 3.0), 1.0):
+        with pytest.raises(TypeError, match=r"test-unnamed: columns must give Columns\(...\), got"):
+            policy(columns=columns).check(4, 3)
 
 
 def test_thresholds_may_be_infinite():

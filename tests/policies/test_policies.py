@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -193,6 +194,18 @@ def test_a_policy_of_your_own_takes_a_few_lines():
         (lambda: PABEE("2"), "patience must be a whole number, 0 or more; got '2'"),
         (lambda: PABEE(2.5), "patience must be a whole number"),
         (lambda: BEEM("1", 1.0), "weights must be a number, got '1'"),
+        (lambda: BEEM([1.0, True], 1.0), "weights must be a number, got True"),
+        (lambda: BEEM([[1.0]], 1.0), r"weights must be a number, got \[1.0\]"),
+        (lambda: BEEM(1.0, None), "thresholds must be a number, got None"),
+        (lambda: BEEM.cost(0, 1.0), "beem: num_exits must be a whole number, 1 or more; got 0"),
+        (lambda: BEEM.cost(4, 1.0, "0.1"), "beem: cost must be a number, got '0.1'"),
+        (lambda: BEEM.cost(4, 1.0, math.nan), "beem: cost must be in"),
+        (lambda: PABEE(True), "patience must be a whole number"),
+        (lambda: PABEE(10**400), r"patience must be at most 2\^24, got 1000"),
+        (lambda: Confidence(10**400), "threshold must be a number, got 1000"),
+        (lambda: Confidence(1j), "threshold must be a number, got 1j"),
+        (lambda: Entropy(np.bool_(True)), "threshold must be a number, got True|np.True_"),
+        (lambda: Voting(True), "threshold must be a number, got True"),
         (lambda: PABEE(-1), "patience must be a whole number"),
         (lambda: PCEE(0, 0.5), "patience must be a whole number"),
         (lambda: PCEE(1, 1.5), "threshold must be in"),
@@ -203,6 +216,13 @@ def test_a_policy_of_your_own_takes_a_few_lines():
         (lambda: policy_class("hope"), "unknown policy 'hope'; there are .*'beem'"),
         (lambda: policy_from_dict({"policy": "pabee", "hurry": 1}), "pabee.*hurry"),
         (lambda: policy_from_dict({}), "unknown policy"),
+        (lambda: policy_from_dict({"policy": ["pabee"]}), "unknown policy"),
+        (lambda: policy_from_dict({"policy": "pabee", 1: 2}), "'pabee' cannot be made from"),
+        (lambda: policy_from_dict({"policy": "pabee", "patience": {}}), "patience must be a whole"),
+        (
+            lambda: policy_from_dict({**PABEE(1).to_dict(), "num_exits": "4"}).check(4, 2),
+            "calibrated for '4' exits, got 4",
+        ),
         (lambda: PABEE(1).check(4, 1), r"regression.*Never\(\) or Budgeted"),
         (lambda: replace(PABEE(1), num_exits=3).check(4, 2), "calibrated for 3 exits, got 4"),
         (lambda: Voting(-1), "threshold must be in"),
@@ -269,9 +289,15 @@ def test_kinds_must_be_kinds():
         def columns(self, num_exits):
             return Columns(thresholds=math.nan)
 
-    with pytest.raises(TypeError, match=r"keep must be one of Keep.NEVER, .*got <Gain.CONF"):
+    with pytest.raises(TypeError, match=r"keep must be a Keep, got <Gain.CONF"):
         Swapped().check(4, 3)
     with pytest.raises(ValueError, match="thresholds must be numbers, got nan"):
         Swapped().table(4)
     with pytest.raises(TypeError, match="simulate takes a Policy and an ExitTrace, got str"):
         simulate("pabee", None)
+
+
+@pytest.mark.parametrize("description", [None, 5, "pabee", [PABEE(1)]])
+def test_a_description_is_a_dictionary(description):
+    with pytest.raises(TypeError, match="a policy is described by a dictionary, got"):
+        policy_from_dict(description)

@@ -1,0 +1,104 @@
+"""`eefast calibrate`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from eefast.policies import Expected
+
+
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="folder of a multi-exit model and its tokenizer")],
+    data: Annotated[
+        str, typer.Argument(help="validation data: CSV or JSON file, or the name of a dataset")
+    ],
+    policy: Annotated[str, typer.Option(help="exit policy by name")] = "beem",
+    target_speedup: Annotated[
+        float | None,
+        typer.Option(help="take the most accurate setting that runs this many times fewer layers"),
+    ] = None,
+    max_accuracy_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="take the fastest setting that loses at most this against the last exit; 0.005 "
+            "is half a point"
+        ),
+    ] = None,
+    text_column: Annotated[str, typer.Option(help="column of the texts")] = "text",
+    label_column: Annotated[str, typer.Option(help="column of the labels")] = "label",
+    max_length: Annotated[
+        int | None,
+        typer.Option(help="longest text, in tokens", min=3, show_default="what the model takes"),
+    ] = None,
+) -> None:
+    """Choose a policy's numbers on validation data, and store it with the model.
+
+    With neither a target nor a drop, BEEM is calibrated by its paper's Eq. 3, and any other policy
+    for the highest accuracy. Prints what is to be expected of it, and of the fixed depth that the
+    same rule chooses. Of a dataset by name the validation split is taken. The trace of every exit
+    is kept in the model's folder and used again while model and data are the same.
+    """
+    from rich.console import Console
+
+    from eefast.calibration import calibrate, check_targets
+    from eefast.data import encode, load_table
+    from eefast.measure import terminal_table
+    from eefast.policies import Budgeted, policy_class
+    from eefast.prediction import longest_text
+    from eefast.traces import cached_trace
+    from eefast.training.fine_tune import batches
+    from eefast_cli.common import load
+
+    chosen_class = policy_class(policy)
+    check_targets(target_speedup, max_accuracy_drop)
+    multi_exit, tokenizer = load(model)
+    longest = longest_text(multi_exit, tokenizer)
+    if max_length is None:
+        max_length = longest or 10**9
+    if longest is not None and max_length > longest:
+        raise ValueError(f"--max-length must be at most {longest} for {model}, got {max_length}")
+    table = load_table(data, "validation", text_column, label_column)
+    classes: Any = multi_exit.config.id2label
+    names = [classes[number] for number in range(multi_exit.num_classes)]
+    encoded = encode(table, tokenizer, names, max_length)
+    trace = cached_trace(
+        model / "validation_trace.safetensors",
+        multi_exit,
+        batches(encoded, tokenizer),
+        progress=sys.stderr.isatty(),
+    )
+    rule = {"target_speedup": target_speedup, "max_accuracy_drop": max_accuracy_drop}
+    chosen = calibrate(chosen_class, trace, **rule)
+    fixed = calibrate(Budgeted, trace, **rule)
+    full = calibrate(Budgeted, trace, space=[Budgeted(trace.num_exits)])
+    multi_exit.set_policy(chosen)
+    multi_exit.save_policies(model)
+    layer = trace.exit_layers[fixed.exits_used(trace.num_exits)[0] - 1]
+    rows = [
+        _row(policy, chosen.expected),
+        _row(f"fixed depth, {layer} layers", fixed.expected),
+        _row(f"full depth, {trace.exit_layers[-1]} layers", full.expected),
+    ]
+    title = f"expected, from {len(table)} samples, with 95 % intervals"
+    console = Console()
+    console.print(terminal_table(title, ["", "accuracy", "layer speed-up"], rows))
+    console.print(
+        "They were chosen on these samples, which makes them look a little better than they are.\n"
+        f"stored in {model} as its policy {policy!r}",
+        soft_wrap=True, markup=False, highlight=False,
+    )  # fmt: skip
+
+
+def _row(name: str, expected: Expected | None) -> list[str]:
+    assert expected is not None
+    (worst, best), (slowest, fastest) = expected.accuracy_interval, expected.layer_speedup_interval
+    return [
+        name,
+        f"{expected.accuracy:.3f} ({worst:.3f} to {best:.3f})",
+        f"{expected.layer_speedup:.2f}x ({slowest:.2f}x to {fastest:.2f}x)",
+    ]
