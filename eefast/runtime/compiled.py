@@ -59,11 +59,22 @@ class CompiledModel(PreTrainedModel):
         self._asked = runtime, dict(options)
         self._runtime = self._new_runtime()
         self.policy = policy
-        self.stats: RuntimeStats | None = None
+        self.stats = None
         # Looked up once: attributes of modules and configs go through Python code.
         self.input_names = model.input_names
         self._return_dict = model.config.return_dict
         self.train(False)
+
+    @property
+    def stats(self) -> RuntimeStats | None:
+        """Where calls are counted; None: nowhere."""
+        return self._stats
+
+    @stats.setter
+    def stats(self, stats: RuntimeStats | None) -> None:
+        if not isinstance(stats, RuntimeStats | None):
+            raise TypeError(f"stats must be a RuntimeStats or None, got {stats!r}")
+        self._stats = stats
 
     @property
     def policy(self) -> Policy:
@@ -100,8 +111,14 @@ class CompiledModel(PreTrainedModel):
         """
         return self._plan.table
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.config.backbone_config.model_type}, "
+            f"exits={self.config.exits}, policy={self.policy.name!r}, runtime={self.runtime!r}, "
+            f"impl={self.impl!r})"
+        )
+
     @over_inputs
-    @torch.inference_mode()
     def forward(
         self,
         inputs: Inputs,
@@ -117,12 +134,20 @@ class CompiledModel(PreTrainedModel):
             ValueError: inputs that the backbone cannot take, or labels that do not belong to them.
             RuntimeError: the model behind it, or a part of it, was put back into training mode.
         """
+        # Under torch.compile the call runs as without it: its decisions are not for a tracer.
+        call = _untraced if torch.compiler.is_compiling() else CompiledModel._call
+        return call(self, inputs, labels, return_dict)
+
+    @torch.inference_mode()
+    def _call(
+        self, inputs: Inputs, labels: Tensor | None, return_dict: bool | None
+    ) -> EarlyExitOutput | tuple[Any, ...]:
         if labels is not None:
             check_labels(labels, self.model.num_classes, self.model.layers.check(inputs)[0])
         self._must_not_train()
         if self._copied is not None and self._copied != _versions(self.model.heads):
             self._renew_plan()
-        state = self._runtime.run(self._plan, inputs, self.stats)
+        state = self._runtime.run(self._plan, inputs, self._stats)
         loss = None if labels is None else task_loss(state.logits, labels)
         output = EarlyExitOutput.of(state, loss)
         if return_dict is None:
@@ -151,6 +176,8 @@ class CompiledModel(PreTrainedModel):
             ValueError, RuntimeError: as the call would.
         """
         self._must_not_train()
+        if not isinstance(shapes, Iterable):
+            raise TypeError(f"shapes must be a list of shapes, got {shapes!r}")
         for shape in shapes:
             inputs = dict(shape) if isinstance(shape, Mapping) else self._padding_only(shape)
             self._runtime.run(self._plan, inputs)
@@ -193,6 +220,10 @@ class CompiledModel(PreTrainedModel):
         """
         raise TypeError("load MultiExitModel.from_pretrained(...) and call eefast.compile on it")
 
+    def set_attn_implementation(self, attn_implementation: Any, *args: Any, **kwargs: Any) -> None:
+        """As of the `MultiExitModel` behind it."""
+        self.model.set_attn_implementation(attn_implementation, *args, **kwargs)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CompiledModel:
         # to(), half() and their like make new weights; the plan holds the old ones, and the runtime
         # was made for the old device and precision. What does not fit is refused before that.
@@ -228,6 +259,10 @@ class CompiledModel(PreTrainedModel):
         self.policy_table.copy_(table)
 
 
+_untraced = torch.compiler.disable(
+    CompiledModel._call,
+    reason="an eefast.CompiledModel is compiled already: torch.compile leaves it as it is",
+)
 _IS_TRAINING = operator.itemgetter("training")
 
 
@@ -273,13 +308,16 @@ def compile(
             "without exits gets them from eefast.attach_exits(model), a saved one is loaded with "
             "eefast.MultiExitModel.from_pretrained"
         )
+    if not isinstance(options, Mapping | None):
+        raise TypeError(f"options must be a dictionary, got {options!r}")
     options = dict(options or {})
     runtime_for(runtime, model.device, options)
-    if dtype is not None and not isinstance(dtype, torch.dtype):
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype must be a torch.dtype such as torch.bfloat16, got {dtype!r}")
     if isinstance(policy, str):
         policy = _named_policy(policy, model)
     if dtype is not None and dtype != model.dtype:
+        implementation(impl, model.device, dtype, classes=model.num_classes)
         model = copy.deepcopy(model)
         model.to(dtype)  # type: ignore[arg-type]
     return CompiledModel(model, policy, runtime, impl, options)
