@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from accelerate.utils import send_to_device
-from transformers import BertTokenizerFast, Trainer, TrainingArguments, pipeline
+from transformers import Trainer, TrainingArguments
 from transformers.utils import ModelOutput
 
 import eefast
@@ -209,28 +209,6 @@ def test_dropout_is_off_even_if_the_model_was_in_training(model):
     inputs = inputs_for(model, 4)
     wanted = compile(model, Never())(**inputs).logits
     assert torch.equal(compile(model.train(), Never())(**inputs).logits, wanted)
-
-
-@pytest.fixture
-def tokenizer(tmp_path):
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "movie", "a", "very"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
-    return BertTokenizerFast(str(tmp_path / "vocab.txt"), model_max_length=40)
-
-
-def test_pipeline_takes_it_without_complaint(model, tokenizer, caplog):
-    fast = compile(model, Confidence(0.7))
-    texts = ["a good movie", "bad", "a very very bad movie"]
-    with caplog.at_level("WARNING"):
-        pipe = pipeline("text-classification", model=fast, tokenizer=tokenizer)
-        answers = pipe(texts)
-        together = pipe(texts, batch_size=3)
-    assert "not supported" not in caplog.text
-    for text, answer, other in zip(texts, answers, together, strict=True):
-        out = fast(**tokenizer(text, return_tensors="pt"))
-        assert answer["label"] == model.config.id2label[out.prediction.item()] == other["label"]
-        assert answer["score"] == pytest.approx(out.logits.softmax(-1).max().item(), abs=1e-5)
-        assert other["score"] == pytest.approx(answer["score"], abs=1e-4)
 
 
 def test_outputs_can_be_rebuilt_copied_and_pickled(model):
