@@ -148,16 +148,16 @@ class Backbone(abc.ABC):
         shape, axes = inputs[main].shape, self.takes[main]
         if len(shape) != len(axes):
             raise ValueError(f"{main}: got shape {list(shape)}; wanted [{', '.join(axes)}]")
-        if main == "inputs_embeds":
-            width = getattr(self._embedding, "embedding_dim", shape[2])
-            if shape[2] != width:
-                raise ValueError(f"{main}: got shape {list(shape)}; wanted [B, T, {width}]")
         samples, tokens = shape[0], None
         if axes[1:2] == "T":
             tokens, longest = shape[1], self.max_length
             if tokens < 1 or (longest is not None and tokens > longest):
                 limit = "at least 1" if longest is None else f"1 to {longest}"
                 raise ValueError(f"{main}: got {tokens} tokens per sequence; wanted {limit}")
+        if main == "inputs_embeds":
+            width = getattr(self._embedding, "embedding_dim", shape[2])
+            if shape[2] != width:
+                raise ValueError(f"{main}: got shape {list(shape)}; wanted [B, T, {width}]")
         plain = (samples, tokens)
         for name, tensor in inputs.items():
             # One comparison for the usual case: this comes with every call.
