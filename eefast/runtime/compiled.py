@@ -83,18 +83,7 @@ class CompiledModel(PreTrainedModel):
     def policy(self, policy: Policy) -> None:
         if not isinstance(policy, Policy):
             raise TypeError(f"policy must be a Policy, got {policy!r}")
-        exits, heads = self.config.exits, self.model.heads
-        scorer_row = policy.scorer is ScorerKind.ROW
-        self._plan = Plan.make(
-            policy,
-            exits,
-            [heads.weights(exit, scorer_row) for exit in range(1, len(exits) + 1)],
-            self.model.num_classes,
-            self.model.device,
-        )
-        self._modes = modes(self.model.backbone)
-        # A scorer that is a row of the classifier makes the plan's heads copies of parameters.
-        self._copied = _versions(heads) if scorer_row else None
+        self._take(policy)
 
     @property
     def policy_table(self) -> Tensor:
@@ -236,9 +225,24 @@ class CompiledModel(PreTrainedModel):
 
     def _renew_plan(self) -> None:
         """The plan of the weights as they are now, with the live table as it is."""
-        table = self.policy_table
-        self.policy = self.policy
-        self.policy_table.copy_(table)
+        self._take(self.policy, self.policy_table)
+
+    def _take(self, policy: Policy, table: Tensor | None = None) -> None:
+        exits, heads = self.config.exits, self.model.heads
+        scorer_row = policy.scorer is ScorerKind.ROW
+        plan = Plan.make(
+            policy,
+            exits,
+            [heads.weights(exit, scorer_row) for exit in range(1, len(exits) + 1)],
+            self.model.num_classes,
+            self.model.device,
+        )
+        if table is not None:
+            plan.table.copy_(table)
+        self._plan = plan  # complete: another thread may call from now on
+        self._modes = modes(self.model.backbone)
+        # A scorer that is a row of the classifier makes the plan's heads copies of parameters.
+        self._copied = _versions(heads) if scorer_row else None
 
     def _new_runtime(self) -> Runtime:
         runtime, options = self._asked
