@@ -1,5 +1,6 @@
 """Exit traces: recorded once, and every policy judged on them without running a model."""
 
+from eefast.traces.cached import cached_trace
 from eefast.traces.record import record_trace
 from eefast.traces.simulate import Simulation, simulate
 from eefast.traces.trace import ExitTrace
@@ -9,6 +10,7 @@ __all__ = [
     "ExitTrace",
     "Simulation",
     "TradeOffPoint",
+    "cached_trace",
     "pareto_front",
     "record_trace",
     "simulate",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from eefast.backbones import Inputs, gathered
+from eefast.forward import over_inputs
 from eefast.labels import check_labels
+from eefast.ops import ExitState, Gain, Keep, ScorerKind, Step, implementation
 from eefast.traces.trace import ExitTrace
 
 Kept = Literal["hidden", "scores"]
@@ -26,8 +29,12 @@ def record_trace(
 ) -> ExitTrace:
     """Run a multi-exit model at full depth over labelled data and keep every exit's logits.
 
+    They are the float32 logits of the exit step that `eefast.compile` runs by default, or of
+    impl="reference" where that has none for the model's device and dtype. The model runs in its
+    own precision, under no autocast, whatever Trainer has left around its `forward`.
+
     Args:
-        model: a `MultiExitModel`; run in evaluation mode, its mode is restored afterwards.
+        model: a `MultiExitModel`; run in evaluation mode, the modes of its modules are restored.
         data: batches as the model takes them, each with "labels", e.g. a `DataLoader`.
         keep: what else to keep, as some policies and calibrations ask for it: "scores", the
             learned score of each exit; "hidden", the vectors that the heads read, in the model's
@@ -35,74 +42,126 @@ def record_trace(
         progress: show a progress bar.
 
     Raises:
-        ValueError: no batch, a batch without labels, a label outside [0, C), a regression model,
-            whose one output has no class probabilities to judge, or something to keep that is
-            unknown or that the model does not have.
+        ValueError: no batch, a batch without labels, labels that do not belong to their batch, a
+            regression model, whose one output has no class probabilities to judge, or something
+            to keep that is unknown or that the model does not have.
         TypeError: not a multi-exit model, or data that is one batch rather than an iterable.
     """
-    if isinstance(data, Mapping):
-        raise TypeError(f"data must be an iterable of batches, got one batch ({sorted(data)})")
-    if not hasattr(model, "heads"):
-        raise TypeError(f"model must be a MultiExitModel, got {type(model).__name__}")
-    if model.config.num_labels == 1:
-        raise ValueError("a trace is of class probabilities, and a regression model has none")
+    check_recordable(model, data)
     if isinstance(keep, str) or not set(keep) <= set(get_args(Kept)):
         raise ValueError(f"keep must be some of {get_args(Kept)}, got {keep!r}")
     heads: Any = model.heads
-    layers: Any = model.layers
     if "scores" in keep and heads.scorer is None:
         raise ValueError(
             "keep=('scores',) needs a model with learned scores: "
             "eefast.attach_exits(..., scorer_row=True)"
         )
-    logits, labels, scores = [], [], []
-    hidden: list[list[Tensor]] = []  # a list per batch
-    training = model.training
-    model.eval()
-    try:
-        with _vectors_read(heads, hidden if "hidden" in keep else None):
-            for number, batch in enumerate(tqdm(data, "recording", disable=not progress)):
-                inputs = dict(batch)
-                given = inputs.pop("labels", None)
-                if given is None:
-                    raise ValueError(f"batch {number} has no 'labels', only {sorted(inputs)}")
-                check_labels(given, model.config.num_labels or 0)
-                for name, value in inputs.items():
-                    if isinstance(value, Tensor):
-                        inputs[name] = value.to(model.device)
-                hidden.append([])
-                with torch.inference_mode():
-                    output = model(**inputs)
-                logits.append(torch.stack(output.exit_logits).float().cpu())
-                labels.append(given.cpu())
-                if "scores" in keep:
-                    scores.append(torch.stack(output.exit_scores).cpu())
-    finally:
-        model.train(training)
+    exits = _AllExits(model, "scores" in keep, "hidden" in keep)
+    logits, labels, scores, hidden = [], [], [], []
+    on_device = torch.autocast(model.device.type, enabled=False)
+    with torch.inference_mode(), on_device, _evaluating(model):
+        for number, batch in enumerate(tqdm(data, "recording", disable=not progress)):
+            if not isinstance(batch, Mapping):
+                raise TypeError(f"batch {number} must be inputs by name, got {type(batch)}")
+            given = batch.get("labels")
+            if given is None:
+                raise ValueError(f"batch {number} has no 'labels', only {sorted(batch)}")
+            met = exits.forward(**batch)
+            logits.append(torch.stack([exit.logits for exit in met]))
+            scores.append(torch.stack([exit.score for exit in met]))
+            hidden.append([exit.vectors for exit in met])
+            labels.append(given.cpu())
     if not logits:
         raise ValueError("data must hold at least one batch, got none")
     return ExitTrace(
         torch.cat(logits, 1),
         torch.cat(labels),
         tuple(model.config.exits),
-        layers.costs,
-        scores=torch.cat(scores, 1) if scores else None,
-        hidden=tuple(map(torch.cat, zip(*hidden, strict=True))),
+        exits.backbone.costs,
+        scores=torch.cat(scores, 1) if "scores" in keep else None,
+        hidden=tuple(map(torch.cat, zip(*hidden, strict=True))) if "hidden" in keep else (),
     )
 
 
+def check_recordable(model: PreTrainedModel, data: Any) -> None:
+    """Refuse what `record_trace` cannot record, before anything is done with it."""
+    if isinstance(data, Mapping):
+        raise TypeError(f"data must be an iterable of batches, got one batch ({sorted(data)})")
+    if not hasattr(model, "heads"):
+        raise TypeError(f"model must be a MultiExitModel, got {type(model).__name__}")
+    if model.config.num_labels == 1:
+        raise ValueError("a trace is of class probabilities, and a regression model has none")
+
+
+class _Met(NamedTuple):
+    """What one exit gives, on the CPU."""
+
+    logits: Tensor  # (B, C) float32
+    score: Tensor  # (B,) float32: learned, where asked for
+    vectors: Tensor | None  # (B, D): what the head reads, where asked for
+
+
+class _AllExits:
+    """All layers of a model, and the exit step of each of its exits: a policy of one exit, each."""
+
+    def __init__(self, model: Any, scores: bool, vectors: bool) -> None:
+        self.backbone = model.layers
+        self.input_names = model.input_names
+        self._vectors = vectors
+        self._classes = model.num_classes
+        exits = model.config.exits
+        self._heads = {
+            layer: model.heads.weights(exit, scores) for exit, layer in enumerate(exits, 1)
+        }
+        self._step = (
+            Step(1, 1, Keep.NEVER, Gain.SCORE, scorer=ScorerKind.ROW)  # S = q
+            if scores
+            else Step(1, 1, Keep.NEVER, Gain.ONE)
+        ).pack()
+        # At the last exit of a table all samples exit, and get their logits.
+        self._table = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float32, device=model.device)
+
+    @over_inputs
+    def forward(
+        self, inputs: Inputs, labels: Tensor | None, return_dict: bool | None
+    ) -> list[_Met]:
+        """What every exit gives for a batch."""
+        backbone, device = self.backbone, self.backbone.device
+        samples, _ = backbone.check(inputs)
+        check_labels(labels, self._classes, samples)
+        op = self._exit_step(samples)
+        inputs = {name: value.to(device) for name, value in inputs.items()}
+        hidden, context = backbone.start(inputs)
+        met = []
+        for layer in range(1, backbone.depth + 1):
+            hidden = backbone.layer(layer, hidden, context)
+            head = self._heads.get(layer)
+            if head is None:
+                continue
+            vectors, offsets = backbone.readout(layer, hidden, context)
+            state = ExitState.start(
+                samples, self._classes, 1, "cpu" if device.type == "cpu" else device
+            )
+            op(vectors, offsets, *head, None, self._table, None, self._step, *state)
+            kept = gathered(vectors, offsets).to("cpu", copy=True) if self._vectors else None
+            met.append(_Met(state.logits.cpu(), state.score.cpu(), kept))
+        return met
+
+    def _exit_step(self, samples: int) -> Callable[..., None]:
+        device, dtype = self.backbone.device, self.backbone.dtype
+        try:
+            return implementation("auto", device, dtype, rows=samples, classes=self._classes)
+        except (ValueError, TypeError, RuntimeError):
+            return implementation("reference")
+
+
 @contextmanager
-def _vectors_read(heads: torch.nn.Module, batches: list[list[Tensor]] | None) -> Iterator[None]:
-    """While it lasts, the vectors that the heads read are copied into the last of `batches`."""
-    if batches is None:
-        yield
-        return
-
-    def copy(_: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
-        batches[-1].append(arguments[1].to("cpu", copy=True))
-
-    hook = heads.register_forward_pre_hook(copy)
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode; afterwards each module is in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
     try:
         yield
     finally:
-        hook.remove()
+        for module in training:
+            module.training = True

@@ -13,7 +13,7 @@ from eefast.policies import Policy
 from eefast.traces.trace import ExitTrace
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Simulation:
     """The outcome of a policy on a trace of N samples and L exits."""
 
@@ -23,6 +23,12 @@ class Simulation:
     labels: Tensor  # (N,) int64
     exit_layers: tuple[int, ...]  # layer of each exit
     costs: tuple[float, ...]  # relative cost of each layer
+
+    def __repr__(self) -> str:
+        return (
+            f"Simulation({len(self.labels)} samples; accuracy {self.accuracy:.3f}, layer speed-up "
+            f"{self.layer_speedup:.2f}, samples at each exit: {self.exit_histogram.tolist()})"
+        )
 
     @cached_property
     def exit_layer(self) -> Tensor:
