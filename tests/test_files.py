@@ -1,6 +1,10 @@
 """Files are replaced in one step or not at all."""
 
+from threading import Barrier, Thread
+
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from eefast.files import whole, write_whole
 
@@ -28,3 +32,29 @@ def test_after_an_error_the_file_is_as_it_was(tmp_path):
         interrupted()
     assert path.read_text() == "one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writers_of_one_path_do_not_meet(tmp_path):
+    path, both = tmp_path / "a.json", Barrier(2)
+
+    def write(text):
+        with whole(path) as new:
+            both.wait()
+            new.write_text(text)
+            both.wait()
+
+    threads = [Thread(target=write, args=[letter * 1000]) for letter in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_text() in ("a" * 1000, "b" * 1000)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_safetensors_file_that_cannot_be_written_is_an_os_error(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"a/b\.safetensors cannot be written: .*o such file"),
+        whole(tmp_path / "a" / "b.safetensors") as new,
+    ):
+        save_file({"weight": torch.zeros(1)}, new)

@@ -6,12 +6,33 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from eefast import ExitTrace
+from eefast import ExitTrace, simulate
+from eefast.policies import Never
 
 
 def test_accuracy_of_each_exit():
     logits = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0]]])
     assert ExitTrace(logits, torch.tensor([1, 0])).accuracies().tolist() == [0.5, 1.0]
+
+
+def test_logits_and_scores_are_kept_as_float32_and_labels_as_int64():
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        values = torch.ones(2, 3, 2, dtype=dtype)
+        trace = ExitTrace(values, torch.tensor([0, 1, 1]).int(), scores=values[:, :, 0])
+        assert trace.logits.dtype == trace.scores.dtype == torch.float32
+        assert trace.labels.dtype == torch.int64
+    with pytest.raises(TypeError, match="logits must be a tensor, got list"):
+        ExitTrace([[[0.0]]], torch.tensor([0]))
+
+
+def test_repr_is_short():
+    trace = ExitTrace(torch.tensor([[[1.0, 0.0]] * 4] * 2), torch.tensor([0, 1, 1, 1]))
+    assert repr(trace) == (
+        "ExitTrace(2 exits, 4 samples, 2 classes; accuracy of each exit: 0.250, 0.250)"
+    )
+    assert repr(simulate(Never(), trace)) == (
+        "Simulation(4 samples; accuracy 0.250, layer speed-up 1.00, samples at each exit: [0, 4])"
+    )
 
 
 def test_save_and_load(tmp_path):
@@ -71,6 +92,25 @@ def test_load_refuses_what_is_no_trace(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({}, "its header must hold exit_layers, a list, got ''"),
+        ({"exit_layers": "2"}, "its header must hold exit_layers, a list, got '2'"),
+        ({"exit_layers": "[2"}, r"its header must hold exit_layers, a list, got '\[2'"),
+        ({"exit_layers": "[1.5, 2]"}, r"exit_layers must be 2 ascending layers.* got \(1\.5, 2\)"),
+        ({"exit_layers": "[1, 2]", "costs": "3"}, "its header must hold costs, a list, got '3'"),
+        ({"exit_layers": "[1, 2]", "costs": "[1, null]"}, r"float\(\) argument must be"),
+    ],
+)
+def test_load_names_the_file_whose_header_is_wrong(tmp_path, header, words):
+    path = tmp_path / "file.safetensors"
+    tensors = {"logits": torch.zeros(2, 3, 2), "labels": torch.zeros(3, dtype=torch.int64)}
+    save_file(tensors, path, {"format": "eefast-trace-1", **header})
+    with pytest.raises(ValueError, match=rf"file\.safetensors is no trace.*: {words}"):
+        ExitTrace.load(path)
+
+
+@pytest.mark.parametrize(
     ("logits", "labels", "layers", "words"),
     [
         (torch.zeros(2, 3), torch.zeros(3).long(), (), r"logits must be \[L, N, C\]"),
@@ -81,6 +121,14 @@ def test_load_refuses_what_is_no_trace(tmp_path):
         (torch.zeros(2, 3, 2), torch.zeros(3), (), "labels must be integers"),
         (torch.zeros(2, 3, 2), torch.zeros(3).long(), (1,), "exit_layers must be 2 ascending"),
         (torch.zeros(2, 3, 2), torch.zeros(3).long(), (2, 1), "exit_layers must be 2 ascending"),
+        *(
+            (torch.zeros(2, 3, 2), torch.zeros(3).long(), layers, "exit_layers must be 2 ascending")
+            for layers in [(1.5, 2), (True, 2), ("1", "2"), (0, 1), (1, 1)]
+        ),
+        *(
+            (torch.zeros(2, 3, 2).to(dtype), torch.zeros(3).long(), (), "logits must be floats of")
+            for dtype in (torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn)
+        ),
     ],
 )
 def test_what_does_not_belong_together_is_refused(logits, labels, layers, words):
@@ -95,6 +143,8 @@ def test_what_does_not_belong_together_is_refused(logits, labels, layers, words)
         (dict(costs=(1.0, 0.0)), "costs must be 2 numbers greater than 0"),
         (dict(costs=(1.0, math.inf)), "costs must be 2 numbers greater than 0"),
         (dict(scores=torch.zeros(3, 2)), r"scores must be \[2, 3\], got \[3, 2\]"),
+        (dict(scores=torch.zeros(2, 3).long()), "scores must be floats of 16, 32 or 64 bits"),
+        (dict(hidden=(torch.zeros(3, 4).long(),) * 2), "hidden must be floats of 16, 32 or 64"),
         (dict(hidden=(torch.zeros(3, 4),)), r"hidden must be 2 times \[3, D\]"),
         (dict(hidden=(torch.zeros(3, 4), torch.zeros(2, 4))), r"got \[\[3, 4\], \[2, 4\]\]"),
     ],
