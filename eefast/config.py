@@ -97,6 +97,12 @@ class MultiExitConfig(PretrainedConfig):
         self.anatomy = anatomy
         super().__init__(**kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """As any config's, without what `eefast.training.exit_accuracies` sets for Trainer."""
+        described: dict[str, Any] = super().to_dict()
+        described.pop("keys_to_ignore_at_inference", None)
+        return described
+
 
 def check_attention(implementation: Any) -> None:
     """Refuse attention that the layers cannot be given masks for; None is the default.

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
+
+from eefast_cli.common import load_tokenizer
 
 
 def train(
@@ -30,26 +31,27 @@ def train(
     max_length: Annotated[int, typer.Option(help="longest text, in tokens", min=3)] = 128,
     seed: Annotated[int, typer.Option(help="of the heads, the order and dropout")] = 0,
 ) -> None:
-    """Attach exits to a classifier, train them and, given validation data, calibrate BEEM.
+    """Give a model exits, train it, and calibrate BEEM.
 
-    After an interruption, the same command continues from the last checkpoint (one every 100
-    steps).
+    BEEM is calibrated on the validation data, if there are any. After an interruption, the same
+    command continues from the last checkpoint (one every 100 steps, only the last is kept).
     """
-    from transformers import AutoModel, AutoTokenizer, set_seed
+    from transformers import AutoModel, set_seed
 
     from eefast.attach import attach_exits
     from eefast.calibration import calibrate
     from eefast.data import class_names, encode, load_table
-    from eefast.traces import record_trace
+    from eefast.traces import cached_trace
     from eefast.training.fine_tune import batches, fine_tune
 
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    if not Path(model).exists() and (model.count("/") > 1 or model.startswith((".", "/", "~"))):
+        raise FileNotFoundError(f"no model folder {model}")  # names have at most one "/"
+    tokenizer = load_tokenizer(model)
     table = load_table(data, "train", text_column, label_column)
     names = class_names(table)
     held_out = None
     if validation is not None:
         held_out = load_table(validation, "validation", text_column, label_column)
-        held_out = encode(held_out, tokenizer, names, max_length)
     set_seed(seed)
     multi_exit = attach_exits(
         AutoModel.from_pretrained(model),
@@ -59,24 +61,31 @@ def train(
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
     )
+    longest = multi_exit.layers.max_length
+    if longest is not None and max_length > longest:
+        raise ValueError(f"--max-length must be at most {longest} for {model}, got {max_length}")
+    encoded = encode(table, tokenizer, names, max_length)
+    if held_out is not None:
+        held_out = encode(held_out, tokenizer, names, max_length)
     fine_tune(
         multi_exit,
         tokenizer,
-        encode(table, tokenizer, names, max_length),
+        encoded,
         output,
+        validation=held_out,
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
         seed=seed,
     )
     if held_out is not None:
-        trace = record_trace(multi_exit, batches(held_out, tokenizer), progress=True)
-        trace.save(output / "validation_trace.safetensors")
+        path = output / "validation_trace.safetensors"
+        trace = cached_trace(path, multi_exit, batches(held_out, tokenizer), progress=True)
         multi_exit.set_policy(calibrate("beem", trace))
-        multi_exit.config.save_pretrained(output)
+        multi_exit.save_policies(output)
         accuracies = ", ".join(f"{accuracy:.3f}" for accuracy in trace.accuracies())
-        Console().print(f"validation accuracy of each exit: {accuracies}")
-    Console().print(f"saved in {output}: eefast.MultiExitModel.from_pretrained({str(output)!r})")
+        typer.echo(f"validation accuracy of each exit: {accuracies}")
+    typer.echo(f'saved in {output}; try it: eefast predict {output} "a text"')
 
 
 def _layers(exits: str) -> Literal["all"] | list[int]:

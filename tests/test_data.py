@@ -79,23 +79,59 @@ def test_names_of_datasets_are_taken_as_they_are(monkeypatch):
     assert asked == [("stanfordnlp/imdb", None, "train"), ("glue", "sst2", "validation")]
 
 
+def test_a_file_is_read_whatever_its_name(tmp_path):
+    (tmp_path / "data1.csv").write_text("text,label\nwrong,1\n")
+    for name in ("data[1].csv", "data?.csv", "da*.csv", "**.csv", "UP.CSV", "a:b.csv"):
+        (tmp_path / name).write_text(f"text,label\n{name},1\n")
+        assert load_table(str(tmp_path / name), "train", "text", "label")["text"] == [name]
+
+
+@pytest.mark.parametrize("word", ["None", "null", "NA", "nan", "N/A", "true", "01"])
+def test_words_of_a_csv_file_are_words(tmp_path, word):
+    (tmp_path / "a.csv").write_text(f"text,label\n{word},{word}\nb,1\n")
+    table = load_table(str(tmp_path / "a.csv"), "train", "text", "label")
+    assert table["text"] == [word, "b"]
+    assert sorted(class_names(table)) == sorted(["1", word])
+
+
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("name", "content", "words"),
     [
-        ("text,label\n,1\nb,0\n", "column 'text' is empty in row 1"),
-        ("text,label\na,1\nb,\n", "column 'label' is empty in row 2"),
-        ("text,label\n1,1\n2,0\n", "column 'text' must hold texts, got 1"),
-        ("text,label\n", "holds no rows"),
-        ("", "holds no rows, or cannot be read"),
+        ("a.csv", "text,label\n,1\nb,0\n", "column 'text' is empty in row 1"),
+        ("a.csv", "text,label\na,1\nb,\n", "column 'label' is empty in row 2"),
+        ("a.csv", "text,label\n1,1\n2,0\n", "column 'text' must hold texts; got numbers, '1'"),
+        ("a.csv", "text,label\n", "holds no rows"),
+        ("a.csv", "", "holds no rows"),
+        ("a.csv", "text,label\na, b,1\nb,0\n", "cannot be read: line 2 has 3 cells, not 2"),
+        ("a.json", '{"text": ["a"], "label": [1]}', r"must hold texts; got \['a'\] in row 1"),
+        (
+            "a.json",
+            '{"text": "a", "label": [1]}',
+            r"must hold names or numbers.*got \[1\] in row 1",
+        ),
+        ("a.json", '{\n"text": "a",\n"label": 1\n}', "line 1 is not JSON"),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": 1}\n{"text": "b", "label": "x"}',
+            "column 'label' must hold names or numbers, all of one type; got 'x' in row 2",
+        ),
+        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"}', "'label' is empty in row 2"),
+        ("a.tsv", "text\tlabel\na\t1\n", "a file of another kind"),
     ],
 )
-def test_files_with_holes(tmp_path, content, words):
-    (tmp_path / "a.csv").write_text(content)
+def test_files_that_are_no_tables(tmp_path, name, content, words):
+    (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=words):
-        load_table(str(tmp_path / "a.csv"), "train", "text", "label")
+        load_table(str(tmp_path / name), "train", "text", "label")
 
 
-@pytest.mark.parametrize("labels", [[0.5, 1.5], ["same", "same"]])
+def test_a_folder_is_no_table(tmp_path):
+    for folder in (str(tmp_path), ""):
+        with pytest.raises(ValueError, match=f"name of a dataset; got '{folder}', a folder"):
+            load_table(folder, "train", "text", "label")
+
+
+@pytest.mark.parametrize("labels", [[0.5, 1.5], ["1.5", "2"], ["same", "same"]])
 def test_classes_must_be_two_or_more(labels):
     with pytest.raises(ValueError, match="at least two classes"):
         class_names(Dataset.from_dict({"text": ["a", "b"], "label": labels}))

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from eefast.calibration.beem import calibrate_beem
+from eefast.calibration.expectation import expectation
 from eefast.calibration.search import best, search
 from eefast.policies import Policy, policy_class
-from eefast.traces import ExitTrace
+from eefast.traces import ExitTrace, simulate
 
 __all__ = ["best", "calibrate"]
 
@@ -17,20 +18,39 @@ _RECIPES: dict[str, Callable[..., Policy]] = {"beem": calibrate_beem}
 """Papers that choose their numbers in another way than by trying settings."""
 
 
-def calibrate(policy: str | type[Policy], trace: ExitTrace, **options: Any) -> Policy:
+def calibrate(
+    policy: str | type[Policy],
+    trace: ExitTrace,
+    *,
+    target_speedup: float | None = None,
+    max_accuracy_drop: float | None = None,
+    **options: Any,
+) -> Policy:
     """A policy whose weights and thresholds are chosen on validation data. Deterministic.
 
+        calibrate("pabee", trace, target_speedup=2)         # the most accurate at 2x or faster
+        calibrate("beem", trace, max_accuracy_drop=0.005)   # the fastest that loses half a point
+
+    With neither of the two, "beem" is calibrated by its paper's Eq. 3, and any other policy for the
+    highest accuracy, among equals for the highest speed-up. What is to be expected of the result
+    stands in its `expected` (see `eefast.policies.Expected`).
+
     Args:
-        policy: the name of a policy, or its class; a class of your own will do. "beem" is chosen
-            by its paper's recipe (options: see `eefast.calibration.beem.calibrate_beem`), all
-            others among `Policy.settings(trace)` (options: `space`, the policies to choose from
-            instead, and `tolerance`; see `eefast.calibration.search`).
+        policy: the name of a policy, or its class; a class of your own will do.
         trace: every exit's logits on validation data, never on test data, and what else the policy
             reads (see `eefast.record_trace`).
+        target_speedup: the most accurate setting whose layer speed-up on the trace is at least
+            this. (Layers count alike; what unequal ones cost is `Simulation.cost_speedup`.)
+        max_accuracy_drop: the fastest setting whose accuracy on the trace is at most this far
+            below the last exit's; 0.005 is half a point. If none is that good, the most accurate
+            one is taken, and a warning is logged.
+        **options: `space`, the settings to choose from, instead of `Policy.settings(trace)`; for
+            "beem" thresholds, and further options (see `eefast.calibration.beem.calibrate_beem`).
 
     Raises:
         ValueError: an unknown policy, one without settings, a trace that is empty, holds NaN or
-            lacks what the policy reads, or options out of range.
+            lacks what the policy reads, options out of range, both targets at once, or a speed-up
+            that no setting reaches.
         TypeError: neither a name nor a policy class, no trace, or options that the policy's
             calibration does not have.
     """
@@ -45,7 +65,9 @@ def calibrate(policy: str | type[Policy], trace: ExitTrace, **options: Any) -> P
     for what, numbers in (("logits", trace.logits), ("scores", trace.scores)):
         if numbers is not None and numbers.isnan().any():
             raise ValueError(f"the trace holds NaN {what}: the model's training has diverged")
+    options |= {"target_speedup": target_speedup, "max_accuracy_drop": max_accuracy_drop}
     recipe = _RECIPES.get(policy.name)
     chosen = recipe(trace, **options) if recipe else search(policy, trace, **options)
-    chosen.check(trace.num_exits, trace.num_classes, learned_scores=trace.scores is not None)
-    return dataclasses.replace(chosen, num_exits=trace.num_exits, num_classes=trace.num_classes)
+    outcome = simulate(chosen, trace)
+    chosen = dataclasses.replace(chosen, num_exits=trace.num_exits, num_classes=trace.num_classes)
+    return chosen.expecting(expectation(outcome))

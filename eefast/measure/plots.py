@@ -10,12 +10,17 @@ from eefast.files import whole
 
 Point = tuple[float, float]
 
+_MARKERS = "*PXDs^vph<>8d"
+
 
 class Curve(NamedTuple):
-    """A line through `points`, and marks of the same colour."""
+    """Settings that exist, `points` from left to right, and named marks of the same colour.
+
+    Between two points the curve is a step: who asks for an x in between gets the next point.
+    """
 
     points: Iterable[Point]
-    marks: Iterable[Point] = ()
+    marks: Mapping[str, Point] = {}
 
 
 def draw_curves(
@@ -28,32 +33,46 @@ def draw_curves(
     x_limits: Point,
     y_limits: Point,
     level: tuple[str, float] | None = None,
+    note: str = "",
 ) -> None:
-    """Draw curves into a PNG file.
+    """Draw curves into a PNG file. No two marks look alike; each has its line in the legend.
 
     Args:
         path: of the file.
-        curves: by their name in the legend.
+        curves: by their name in the legend; without points, only the marks are drawn.
         title: above the plot.
         x, y: what the axes show.
         x_limits, y_limits: where the axes begin and end.
         level: name and y of a dotted horizontal line to compare with.
+        note: below the plot.
+
+    Raises:
+        ValueError: more marks than there are markers.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 4.5))
-    for name, curve in curves.items():
-        line = axes.plot(*zip(*curve.points, strict=True), ".-", label=name)[0]
-        for mark in curve.marks:
-            axes.plot(*mark, "*", ms=13, color=line.get_color())
+    number = sum(len(curve.marks) for curve in curves.values())
+    if number > len(_MARKERS):
+        raise ValueError(f"a plot has room for {len(_MARKERS)} marks, got {number}")
+    markers = iter(_MARKERS)
+    figure, axes = plt.subplots(figsize=(9, 5))
+    for index, (name, curve) in enumerate(curves.items()):
+        color, points = f"C{index}", list(curve.points)
+        if points:
+            places = zip(*points, strict=True)
+            axes.step(*places, ".-", where="pre", color=color, lw=1, alpha=0.8, label=name)
+        for label, mark in curve.marks.items():
+            style = {"ls": "", "marker": next(markers), "ms": 11, "mec": "black", "zorder": 3}
+            axes.plot(*mark, color=color, label=label, **style)
     if level is not None:
         axes.axhline(level[1], ls=":", color="grey", label=level[0])
     axes.set(xlabel=x, ylabel=y, xlim=x_limits, ylim=y_limits)
     axes.set_title(title, fontsize=10)
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+    figure.supxlabel(note, fontsize=8)
     figure.tight_layout()
     with whole(path) as new:
         figure.savefig(new, dpi=120, format="png")

@@ -44,7 +44,7 @@ def take_turns(
         rounds: the least and the most that count.
         seconds: after this no round is begun.
         seed: of the order.
-        progress: show a progress bar.
+        progress: show a progress bar, if stderr is a terminal.
         now: in seconds.
 
     Returns:
@@ -53,7 +53,7 @@ def take_turns(
     order, names, start = random.Random(seed), list(variants), now()
     counted: list[dict[str, dict[str, list[float]]]] = []
     total = (rounds[1] + 1) * len(clocks) * len(steps)
-    with tqdm(total=total, desc="timing", disable=not progress) as bar:
+    with tqdm(total=total, desc="timing", disable=None if progress else True) as bar:
         while len(counted) <= rounds[0] or (len(counted) <= rounds[1] and now() - start < seconds):
             of_round: dict[str, dict[str, list[float]]] = {
                 clock: {name: [] for name in names} for clock in clocks
@@ -95,6 +95,7 @@ def time_interleaved(
     variants: Mapping[str, Callable[..., Any]],
     inputs: Sequence[Mapping[str, Any]],
     *,
+    prepared: Mapping[str, Callable[[Mapping[str, Any]], Call]] | None = None,
     rounds: int = 3,
     seed: int = 0,
     progress: bool = False,
@@ -104,16 +105,18 @@ def time_interleaved(
     Args:
         variants: callables by name, called as `variant(**input)`.
         inputs: keyword arguments of one call each.
+        prepared: variants that need something made ready for a call before the clock runs: given
+            an input, each returns the call.
         rounds: how often each input is timed; the median counts.
         seed: of the order.
-        progress: show a progress bar.
+        progress: show a progress bar, if stderr is a terminal.
     """
 
     def called_with(variant: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Call]:
         return lambda kwargs: partial(variant, **kwargs)
 
     times = take_turns(
-        {name: called_with(variant) for name, variant in variants.items()},
+        {name: called_with(variant) for name, variant in variants.items()} | dict(prepared or {}),
         {"wall": _wall_ns},
         inputs,
         rounds=(rounds, rounds),

@@ -30,6 +30,7 @@ of the model's heads (ScorerKind.ROW), or a small network that the policy itself
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from abc import ABC, abstractmethod
@@ -43,6 +44,7 @@ from torch import Tensor
 from eefast.ops import Accumulate, Gain, Keep, Recurrence, ScorerKind
 from eefast.policies.checks import check_kinds, check_scorer
 from eefast.policies.description import fields_of, from_json, tensors_in, to_json
+from eefast.policies.expected import Expected
 from eefast.policies.values import Values
 
 if TYPE_CHECKING:
@@ -68,7 +70,8 @@ class Policy(ABC):
     """A rule that says at which exit a sample exits.
 
     Subclasses are frozen dataclasses, known by `name`. Calibration records in `num_exits` and
-    `num_classes` what the numbers were chosen for; other models and traces refuse them.
+    `num_classes` what the numbers were chosen for; other models and traces refuse them. In
+    `expected` it records the accuracy and speed-up that it found.
 
     Fields are what JSON can hold, tensors, or tuples of tensors; tensors are saved beside the JSON
     (see `tensors`). A policy with tensors is a `@dataclass(frozen=True, eq=False)`, since tensors
@@ -79,6 +82,8 @@ class Policy(ABC):
 
     num_exits: int | None = dataclasses.field(default=None, kw_only=True)
     num_classes: int | None = dataclasses.field(default=None, kw_only=True)
+    # Not an argument: `dataclasses.replace` makes another policy, of which nothing is known.
+    expected: Expected | None = dataclasses.field(default=None, init=False, compare=False)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -247,10 +252,19 @@ class Policy(ABC):
         if policy_class(self.name) is not type(self):
             raise ValueError(f"policy class {type(self).__name__} needs a name of its own")
         fields = self._fields()
-        return {
+        described = {
             "policy": self.name,
             **{k: to_json(v) for k, v in fields.items() if not tensors_in(k, v)},
         }
+        if self.expected is not None:
+            described["expected"] = self.expected.to_dict()
+        return described
+
+    def expecting(self: P, expected: Expected | None) -> P:
+        """This policy, with what is expected of it."""
+        policy = copy.copy(self)
+        object.__setattr__(policy, "expected", expected)
+        return policy
 
     def tensors(self) -> dict[str, Tensor]:
         """The fields that are tensors, by name; those of a tuple as "<field>.<index>"."""
@@ -261,7 +275,7 @@ class Policy(ABC):
         }
 
     def _fields(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
 
 
 def _place(cls: type) -> tuple[str, str]:
@@ -274,16 +288,23 @@ def policy_from_dict(
     """The policy that `Policy.to_dict` and `Policy.tensors` described.
 
     Raises:
-        ValueError: an unknown policy, fields that it does not have, or tensors that are missing.
+        TypeError: the description is no dictionary.
+        ValueError: an unknown policy, fields that it does not have or that hold something else,
+            or tensors that are missing.
     """
-    fields = {k: from_json(v) for k, v in description.items() if k != "policy"}
+    if not isinstance(description, Mapping):
+        raise TypeError(f"a policy is described by a dictionary, got {description!r}")
+    fields = {k: from_json(v) for k, v in description.items() if k not in ("policy", "expected")}
     fields.update(fields_of(tensors or {}))
     cls = policy_class(str(description.get("policy")))
+    expected = description.get("expected")
+    if expected is not None:
+        expected = Expected.from_dict(expected)
     try:
-        return cls(**fields)
+        return cls(**fields).expecting(expected)
     except TypeError as error:
         raise ValueError(
-            f"policy {cls.name!r} cannot be made from {sorted(fields)}: {error}"
+            f"policy {cls.name!r} cannot be made from {sorted(map(str, fields))}: {error}"
         ) from None
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from reprlib import repr as _short
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 Values = float | Sequence[float]
@@ -17,20 +19,27 @@ def probabilities() -> list[float]:
     return [i / 50 for i in range(1, 50)]
 
 
-def number(owner: str, name: str, value: float, low: float, high: float = math.inf) -> float:
+def number(owner: str, name: str, value: Any, low: float, high: float = math.inf) -> float:
     """`value` as a float if it lies in [low, high], else a ValueError that says so."""
-    if isinstance(value, str) or not hasattr(value, "__float__"):
-        raise ValueError(f"{owner}: {name} must be a number, got {value!r}")
-    value = float(value)
-    if not low <= value <= high:  # also catches NaN
-        raise ValueError(f"{owner}: {name} must be in [{low:g}, {high:g}], got {value}")
-    return value
+    try:
+        if isinstance(value, (bool, np.bool_, str)):  # float() would take them
+            raise TypeError
+        given = float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # a tensor of several: Runtime
+        raise ValueError(f"{owner}: {name} must be a number, got {_short(value)}") from None
+    if not low <= given <= high:  # also catches NaN
+        raise ValueError(f"{owner}: {name} must be in [{low:g}, {high:g}], got {given}")
+    return given
 
 
 def whole(owner: str, name: str, value: Any, low: int) -> int:
     """`value` as an int of at least `low`, else a ValueError that says so."""
-    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < low:
-        raise ValueError(f"{owner}: {name} must be a whole number, {low} or more; got {value!r}")
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__") or int(value) < low:
+        raise ValueError(
+            f"{owner}: {name} must be a whole number, {low} or more; got {_short(value)}"
+        )
+    if int(value) > 2**24:  # float32, the dtype of the policy table, has gaps beyond
+        raise ValueError(f"{owner}: {name} must be at most 2^24, got {_short(value)}")
     return int(value)
 
 

@@ -2,7 +2,7 @@
 
 from eefast.traces.cached import cached_trace
 from eefast.traces.record import record_trace
-from eefast.traces.simulate import Simulation, simulate
+from eefast.traces.simulate import Simulation, simulate, simulate_all
 from eefast.traces.trace import ExitTrace
 from eefast.traces.trade_off import TradeOffPoint, pareto_front, trade_off
 
@@ -14,5 +14,6 @@ __all__ = [
     "pareto_front",
     "record_trace",
     "simulate",
+    "simulate_all",
     "trade_off",
 ]

@@ -31,7 +31,8 @@ def cached_trace(
     """The trace of a model on labelled data: read from `path` if it is of these, else recorded.
 
     A fingerprint in the file says what it was recorded from: the model's weights, dtypes and
-    structure, and every batch. With another one, or none, the trace is recorded and saved anew.
+    structure, and every batch. With another one, or none, the trace is recorded and saved anew,
+    with the learned scores of a model that has them.
 
     Args:
         path: of the file; its folder must exist.
@@ -56,7 +57,11 @@ def cached_trace(
         kept = ExitTrace.load(path)
         if kept.fingerprint == fingerprint:
             return kept
-    trace = replace(record_trace(model, data, progress=progress), fingerprint=fingerprint)
+    heads: Any = model.heads
+    recorded = record_trace(
+        model, data, keep=("scores",) if heads.scorer is not None else (), progress=progress
+    )
+    trace = replace(recorded, fingerprint=fingerprint)
     trace.save(path)
     return trace
 

@@ -39,7 +39,7 @@ def record_trace(
         keep: what else to keep, as some policies and calibrations ask for it: "scores", the
             learned score of each exit; "hidden", the vectors that the heads read, in the model's
             dtype (L * D numbers a sample).
-        progress: show a progress bar.
+        progress: show a progress bar, if stderr is a terminal.
 
     Raises:
         ValueError: no batch, a batch without labels, labels that do not belong to their batch, a
@@ -60,7 +60,7 @@ def record_trace(
     logits, labels, scores, hidden = [], [], [], []
     on_device = torch.autocast(model.device.type, enabled=False)
     with torch.inference_mode(), on_device, _evaluating(model):
-        for number, batch in enumerate(tqdm(data, "recording", disable=not progress)):
+        for number, batch in enumerate(tqdm(data, "recording", disable=None if progress else True)):
             if not isinstance(batch, Mapping):
                 raise TypeError(f"batch {number} must be inputs by name, got {type(batch)}")
             given = batch.get("labels")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from eefast.ops import ScorerKind
+from eefast.ops import ScorerKind, reached
 from eefast.policies import Policy
 from eefast.traces.trace import ExitTrace
 
@@ -79,32 +81,66 @@ def simulate(policy: Policy, trace: ExitTrace) -> Simulation:
             learned scores, and the trace has none.
         TypeError: not a policy or not a trace.
     """
-    if not isinstance(policy, Policy) or not isinstance(trace, ExitTrace):
-        raise TypeError(
-            "simulate takes a Policy and an ExitTrace, got "
-            f"{type(policy).__name__} and {type(trace).__name__}"
-        )
-    policy.check(trace.num_exits, trace.num_classes, learned_scores=trace.scores is not None)
+    return simulate_all([policy], trace)[0]
+
+
+def simulate_all(policies: Iterable[Policy], trace: ExitTrace) -> list[Simulation]:
+    """`simulate` for each of some policies.
+
+    Scores do not depend on thresholds: policies that differ in nothing else share one run of the
+    recurrence, which makes searching them many times faster.
+    """
+    alike: dict[Any, list[tuple[int, Policy, Tensor]]] = {}
+    for number, policy in enumerate(policies):
+        if not isinstance(policy, Policy) or not isinstance(trace, ExitTrace):
+            raise TypeError(
+                "simulate takes a Policy and an ExitTrace, got "
+                f"{type(policy).__name__} and {type(trace).__name__}"
+            )
+        policy.check(trace.num_exits, trace.num_classes, learned_scores=trace.scores is not None)
+        table = policy.table(trace.num_exits)
+        # What scores depend on. The weights of networks are not compared.
+        network = id(policy) if policy.scorer is ScorerKind.NETWORK else None
+        weights_and_tau = tuple(table[:, ::2].flatten().tolist())
+        used = policy.exits_used(trace.num_exits)
+        scoring = policy.recurrence, used, weights_and_tau, network
+        alike.setdefault(scoring, []).append((number, policy, table))
+    outcomes: dict[int, Simulation] = {}
+    for group in alike.values():
+        scores, predictions = _run(group[0][1], trace)
+        for number, policy, table in group:
+            exits = policy.exits_used(trace.num_exits)
+            place = torch.full_like(predictions[0], len(exits) - 1)  # the last exit always answers
+            for i in range(len(exits) - 2, -1, -1):
+                threshold = table[exits[i] - 1, 1].item()
+                place[reached(scores[i], threshold, strict=policy.strict)] = i
+            outcomes[number] = Simulation(
+                torch.tensor(exits, device=place.device)[place],
+                predictions.gather(0, place[None])[0],
+                scores.gather(0, place[None])[0],
+                trace.labels,
+                trace.exit_layers,
+                trace.costs,
+            )
+    return [outcomes[number] for number in range(len(outcomes))]
+
+
+def _run(policy: Policy, trace: ExitTrace) -> tuple[Tensor, Tensor]:
+    """Scores float32 and predictions int64 at each exit that the policy uses, [used, N]."""
     samples, device = len(trace.labels), trace.logits.device
-    used = policy.exits_used(trace.num_exits)
-    # The table ends with the last exit used, where every sample must exit.
-    table = policy.table(trace.num_exits)[: used[-1]].to(device)
-    recurrence = policy.recurrence
-    scores = trace.scores if policy.scorer is ScorerKind.ROW else None
+    table, recurrence = policy.table(trace.num_exits).to(device), policy.recurrence
+    learned = trace.scores if policy.scorer is ScorerKind.ROW else None
     values = recurrence.start(samples, trace.num_classes, trace.num_exits, device)
-    exit = torch.zeros(samples, dtype=torch.int64, device=device)
-    prediction, score = torch.empty_like(exit), torch.empty_like(values.score)
-    for i in used:
-        values, _, leaves = recurrence.step(
+    scores, predictions = [], []
+    for i in policy.exits_used(trace.num_exits):
+        values = recurrence.step(
             values,
             trace.logits[i - 1],
             table,
             i,
-            q=None if scores is None else scores[i - 1],
+            q=None if learned is None else learned[i - 1],
             scorer=policy.scorer_weights(i),
-        )
-        leaves = leaves & (exit == 0)
-        exit[leaves] = i
-        prediction[leaves] = values.prediction[leaves]
-        score[leaves] = values.score[leaves]
-    return Simulation(exit, prediction, score, trace.labels, trace.exit_layers, trace.costs)
+        ).values
+        scores.append(values.score)
+        predictions.append(values.prediction.long())
+    return torch.stack(scores), torch.stack(predictions)

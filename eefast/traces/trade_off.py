@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from eefast.policies import Policy
-from eefast.traces.simulate import simulate
+from eefast.traces.simulate import simulate_all
 from eefast.traces.trace import ExitTrace
 
 
@@ -20,7 +20,8 @@ class TradeOffPoint(NamedTuple):
 
 def trade_off(policies: Iterable[Policy], trace: ExitTrace) -> list[TradeOffPoint]:
     """Accuracy and layer speed-up of each setting, sorted by speed-up: a trade-off curve."""
-    outcomes = [(policy, simulate(policy, trace)) for policy in policies]
+    policies = list(policies)
+    outcomes = zip(policies, simulate_all(policies, trace), strict=True)
     points = [TradeOffPoint(p, s.layer_speedup, s.accuracy) for p, s in outcomes]
     return sorted(points, key=lambda point: (point.layer_speedup, point.accuracy))
 

@@ -3,6 +3,7 @@
 from eefast.labels import task_loss
 from eefast.training.berxit import BERxiT
 from eefast.training.eeic import eeic
+from eefast.training.metrics import exit_accuracies
 from eefast.training.objectives import (
     Objective,
     beem,
@@ -17,6 +18,7 @@ __all__ = [
     "Objective",
     "beem",
     "eeic",
+    "exit_accuracies",
     "needs_scores",
     "objective",
     "register_objective",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ from transformers import (
     set_seed,
 )
 
+from eefast.policies.values import whole
+from eefast.training.metrics import exit_accuracies
+from eefast.training.run import Run, one_error_of_the_disk
+
+EVALUATION_BATCH = 64
+
 logger = logging.getLogger(__name__)
 
 
@@ -29,6 +36,7 @@ def fine_tune(
     train: Dataset,
     output_dir: str | Path,
     *,
+    validation: Dataset | None = None,
     epochs: float = 1.0,
     batch_size: int = 32,
     learning_rate: float = 5e-5,
@@ -37,15 +45,16 @@ def fine_tune(
 ) -> None:
     """Train a model with its own objective and save it, with the tokenizer, in `output_dir`.
 
-    Checkpoints are written to `output_dir/checkpoints`; called again with the same arguments after
-    an interruption, it continues from the last of them. The tokenizer is saved last: where its
-    files are, the model is complete (see `is_finished`).
+    The last checkpoint is kept in `output_dir/checkpoints`; called again with the same arguments
+    after an interruption, it continues from there. Once the model is saved the checkpoints are
+    removed, and called again it only loads the weights into `model`.
 
     Args:
         model: trained in place.
         tokenizer: pads the batches.
         train: columns of the tokenizer, and `labels` (see `eefast.data.encode`).
         output_dir: folder of the finished model.
+        validation: if given, each exit's accuracy on it is reported after each epoch.
         epochs: passes over the data.
         batch_size: samples a step; batches are made of texts of similar length.
         learning_rate: peak of AdamW's, after a warm-up over a tenth of the steps, then linearly
@@ -54,26 +63,45 @@ def fine_tune(
         save_steps: steps between checkpoints.
 
     Raises:
-        ValueError: `output_dir` holds checkpoints of a run with other arguments.
+        ValueError: an argument out of its range, a text longer than the model takes, or a folder
+            that holds a training with other arguments.
+        ModuleNotFoundError: accelerate is not installed.
+        OSError: the disk is full, or `output_dir` holds something else.
+
+    Bad arguments are refused before anything is written.
     """
-    checkpoints = Path(output_dir) / "checkpoints"
-    _claim(
-        checkpoints / "run.json",
-        {
-            "model": model.config.to_dict(),
-            "data": hashlib.sha256(json.dumps(train[:]).encode()).hexdigest(),
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "learning_rate": learning_rate,
-            "seed": seed,
-        },
-    )
+    import accelerate  # noqa: F401  (Trainer would say so later, and less clearly)
+
+    for name, value in (("epochs", epochs), ("learning_rate", learning_rate)):
+        if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a finite number, 0 or more; got {value!r}")
+    for name, value in (("batch_size", batch_size), ("save_steps", save_steps)):
+        whole("fine_tune", name, value, 1)
+    for name, encoded in (("train", train), ("validation", validation)):
+        _check_lengths(name, encoded, model)
+    run = Run(output_dir)
+    made_of = {
+        "model": model.config.to_dict(),
+        "data": hashlib.sha256(json.dumps(train[:]).encode()).hexdigest(),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    run.check(made_of)
+    if run.is_finished():
+        logger.warning("%s holds the trained model: nothing to do", output_dir)
+        model.load_state_dict(type(model).from_pretrained(output_dir).state_dict())
+        model.eval()
+        return
     set_seed(seed)
     on_gpu = torch.cuda.is_available()
     arguments = TrainingArguments(
-        output_dir=str(checkpoints),
+        output_dir=str(run.checkpoints),
         num_train_epochs=epochs,
         per_device_train_batch_size=batch_size,
+        per_device_eval_batch_size=EVALUATION_BATCH,
+        eval_strategy="no" if validation is None else "epoch",
         learning_rate=learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=0.1,
@@ -88,53 +116,52 @@ def fine_tune(
         report_to="none",
     )
     trainer = Trainer(
-        model, arguments, DataCollatorWithPadding(tokenizer), train, processing_class=tokenizer
+        model,
+        arguments,
+        DataCollatorWithPadding(tokenizer),
+        train,
+        validation,
+        processing_class=tokenizer,
+        compute_metrics=None if validation is None else exit_accuracies(model),
     )
-    resume = _last_complete(checkpoints)
-    if resume is not None:
-        logger.warning("going on from %s", resume)
-    try:
-        trainer.train(resume_from_checkpoint=resume)
-    except KeyboardInterrupt:
-        logger.warning("interrupted; run it again to go on from %s", _last_complete(checkpoints))
-        raise
-    # Trainer does not unwrap the model's forward from bfloat16 autocast; what is recorded and
-    # calibrated next must be the model that is saved.
-    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-    model.eval()
-    model.save_pretrained(output_dir)
-    tokenizer.save_pretrained(output_dir)
+    with one_error_of_the_disk(run.folder):
+        resume = run.begin(made_of)
+        if resume is not None:
+            logger.warning("going on from %s", resume)
+        try:
+            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        except KeyboardInterrupt:
+            last = run.last_checkpoint() or "the beginning"
+            raise KeyboardInterrupt(f"interrupted; run it again to go on from {last}") from None
+        # Trainer does not unwrap the model's forward from bfloat16 autocast.
+        trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+        model.eval()
+        run.finish(model, tokenizer, made_of)
 
 
 def is_finished(output_dir: str | Path) -> bool:
-    """Whether `fine_tune` has finished there."""
-    return (Path(output_dir) / "tokenizer_config.json").exists()
+    """Whether `fine_tune` has finished there, and all files of the model are still there.
+
+    A folder that was finished before `trained.json` was written does not count. `fine_tune` goes
+    on from its last checkpoint, where nothing is left to train, and saves the model anew.
+    """
+    return Run(output_dir).is_finished()
 
 
 def batches(
-    encoded: Dataset, tokenizer: PreTrainedTokenizerBase, batch_size: int = 64
+    encoded: Dataset, tokenizer: PreTrainedTokenizerBase, batch_size: int = EVALUATION_BATCH
 ) -> DataLoader[dict[str, torch.Tensor]]:
     """Padded batches of an encoded data set in its own order, e.g. for `record_trace`."""
     return DataLoader(encoded, batch_size, collate_fn=DataCollatorWithPadding(tokenizer))
 
 
-def _last_complete(checkpoints: Path) -> str | None:
-    """The newest complete checkpoint: Trainer writes its own state last."""
-    complete = [folder.parent for folder in checkpoints.glob("checkpoint-*/trainer_state.json")]
-    return str(max(complete, key=lambda folder: int(folder.name.split("-")[1]), default="")) or None
-
-
-def _claim(path: Path, run: dict[str, Any]) -> None:
-    """Record what is trained here; refuse to continue from the checkpoints of something else."""
-    run = json.loads(json.dumps(run, default=str))
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(run, indent=2) + "\n")
+def _check_lengths(name: str, encoded: Dataset | None, model: Any) -> None:
+    limit = model.layers.max_length
+    if encoded is None or limit is None:
         return
-    before = json.loads(path.read_text())
-    changed = sorted(key for key in run if run[key] != before.get(key))
-    if changed:
+    longest = max(map(len, encoded["input_ids"]), default=0)
+    if longest > limit:
         raise ValueError(
-            f"{path.parent} holds checkpoints of a run with other arguments ({', '.join(changed)} "
-            "differ): give another output folder, or remove that one"
+            f"{name} has a text of {longest} tokens, and the model takes {limit}: encode it with "
+            f"max_length={limit} or less"
         )

@@ -100,7 +100,11 @@ def weighted(
     output: MultiExitOutput,
     labels: Tensor,  # (B,)
 ) -> Tensor:
-    """Depth-weighted task loss, sum(i L_i) / sum(i): Kaya et al. (ICML 2019), PABEE (Eq. 4)."""
+    """Depth-weighted task loss, sum(i L_i) / sum(i): PABEE's objective (Zhou et al., 2020, Eq. 4).
+
+    Shallow-Deep Networks (Kaya et al., 2019) weigh their exits otherwise: by coefficients that
+    grow over the epochs, up to each exit's share of the network's cost.
+    """
     return depth_weighted([task_loss(logits, labels) for logits in exit_logits_of(output)])
 
 

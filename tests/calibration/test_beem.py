@@ -1,6 +1,7 @@
 """BEEM's calibration: Eq. 3 against a literal reading of it, and the classical method."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from eefast import ExitTrace, calibrate, simulate
 from eefast.calibration.beem import ERROR_RATE_SPACE
+from eefast.policies import BEEM
 from tests.ops.oracle import signals_of
 from tests.traces.made import learned_trace
 
@@ -95,6 +97,36 @@ def test_search_takes_the_most_accurate_threshold_of_the_papers_space():
     )
 
 
+@pytest.mark.parametrize("options", [dict(target_speedup=1.5), dict(max_accuracy_drop=0.01)])
+@pytest.mark.parametrize("weights", ["accuracy", "cost"])
+def test_a_target_means_the_search_among_fine_thresholds(weights, options):
+    trace = learned_trace()
+    chosen = calibrate("beem", trace, weights=weights, **options)
+    assert chosen == calibrate("beem", trace, weights=weights, thresholds="search", **options)
+    start = calibrate("beem", trace, weights=weights)
+    assert chosen.weights == start.weights
+    highest = sum(start.weights)
+    space = [highest * i / 100 for i in range(1, 101)]
+    assert any(chosen.thresholds == pytest.approx(alpha, rel=1e-6) for alpha in space)
+    ours = simulate(chosen, trace)
+    for alpha in space:
+        other = simulate(replace(start, thresholds=alpha), trace)
+        if "target_speedup" in options and other.layer_speedup >= 1.5:
+            assert ours.accuracy >= other.accuracy
+        if "target_speedup" not in options and other.accuracy >= trace.accuracies()[-1] - 0.01:
+            assert ours.layer_speedup >= other.layer_speedup
+
+
+def test_a_target_has_full_depth_to_fall_back_on():
+    """The last exit's accuracy, or a speed-up of 1, can always be had."""
+    worse = learned_trace(exits=3)
+    last = worse.logits[-1].clone()
+    last[torch.arange(len(last)), worse.labels] += 100  # always right, as no exit before it
+    trace = ExitTrace(torch.stack([*worse.logits[:-1], last]), worse.labels)
+    assert calibrate("beem", trace, max_accuracy_drop=0).expected.accuracy == 1
+    assert calibrate("beem", trace, target_speedup=1).expected.accuracy == 1
+
+
 def test_calibration_is_deterministic_and_notes_its_shape():
     first, second = (calibrate("beem", learned_trace()) for _ in range(2))
     assert first == second
@@ -119,10 +151,20 @@ def test_equation_3_is_a_recipe_of_beem_alone():
         (dict(weights="guess"), "weights must be 'accuracy' or 'cost', got 'guess'"),
         (dict(thresholds="guess"), "thresholds must be 'error-rate' or 'search', got 'guess'"),
         (dict(cost=0.1), "cost goes with weights='cost'"),
-        (dict(tolerance=0.1), "tolerance goes with thresholds='search'"),
-        (dict(thresholds="search", tolerance=-1), "tolerance must be 0 or more"),
+        (
+            dict(thresholds="error-rate", max_accuracy_drop=0.1),
+            "max_accuracy_drop=0.1 goes with thresholds='search'",
+        ),
+        (
+            dict(thresholds="error-rate", target_speedup=2),
+            "target_speedup=2 goes with thresholds='search'",
+        ),
         (dict(thresholds="search", space=[]), "at least one setting"),
         (dict(space=[]), "at least one setting"),
+        (dict(space=5), "space must be a list of thresholds, got 5"),
+        (dict(space="0.3"), "space must be a number, got '0.3'"),
+        (dict(space=[0.3, math.nan]), "space must be in"),
+        (dict(space=[BEEM(1, 1)]), "space must be a number, got BEEM"),
     ],
 )
 def test_bad_options(options, words):

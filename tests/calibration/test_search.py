@@ -56,10 +56,50 @@ def test_the_most_accurate_setting_and_of_those_the_fastest(policy):
 
 
 @pytest.mark.parametrize("policy", [*SEARCHED, ConfidentPatience])
-def test_tolerance_takes_the_fastest_that_is_good_enough(policy):
+def test_target_speedup_takes_the_most_accurate_that_is_fast_enough(policy):
+    trace = learned_trace()
+    chosen = calibrate(policy, trace, target_speedup=1.2)
+    outcomes = [simulate(p, trace) for p in type(chosen).settings(trace)]
+    fast = [(o.accuracy, o.layer_speedup) for o in outcomes if o.layer_speedup >= 1.2]
+    assert len(fast) < len(outcomes)
+    chosen = simulate(chosen, trace)
+    assert (chosen.accuracy, chosen.layer_speedup) == max(fast)
+
+
+def test_target_speedup_is_reached_exactly():
+    """10 / 3 and 5 / 1.5 are one speed-up, however they are rounded."""
+    trace = learned_trace(exits=10)
+    for exit in range(1, 11):
+        chosen = calibrate("budgeted", trace, target_speedup=10 / exit)
+        assert chosen.exit <= exit
+        assert simulate(chosen, trace).accuracy == trace.accuracies()[:exit].max()
+
+
+def test_layers_count_alike_whatever_they_cost():
+    trace = learned_trace()
+    dear = replace(trace, costs=(9.0, 1.0, 1.0, 1.0, 1.0))
+    assert calibrate("pabee", dear, target_speedup=1.4) == calibrate(
+        "pabee", trace, target_speedup=1.4
+    )
+
+
+def test_a_speedup_out_of_reach_names_the_highest_there_is():
+    with pytest.raises(ValueError, match=r"'pabee' reaches target_speedup 3 .* reaches 2\.\d+$"):
+        calibrate("pabee", learned_trace(), target_speedup=3)
+
+
+def test_no_setting_good_enough_takes_the_most_accurate_and_says_so(caplog):
+    trace = learned_trace()
+    space = [Budgeted(1), Budgeted(2)]
+    assert calibrate("budgeted", trace, space=space, max_accuracy_drop=0).exit == 2
+    assert "no setting of 'budgeted' loses at most 0 against" in caplog.text
+
+
+@pytest.mark.parametrize("policy", [*SEARCHED, ConfidentPatience])
+def test_max_accuracy_drop_takes_the_fastest_that_is_good_enough(policy):
     trace = learned_trace()
     floor = trace.accuracies()[-1].item() - 0.1
-    chosen = calibrate(policy, trace, tolerance=0.1)
+    chosen = calibrate(policy, trace, max_accuracy_drop=0.1)
     outcomes = [simulate(p, trace) for p in type(chosen).settings(trace)]
     good = [o.layer_speedup for o in outcomes if o.accuracy >= floor - 1e-9]
     assert good
@@ -123,13 +163,14 @@ def test_voting_tries_every_value_that_votes_can_take():
             assert exit in [simulate(p, agree).exit.item() for p in reached]
 
 
-def test_tolerance_counts_samples_not_roundings():
+def test_a_drop_counts_samples_not_roundings():
     labels = torch.zeros(10, dtype=torch.int64)
     right, wrong = [9.0, 0.0], [0.0, 9.0]
     first = torch.tensor([right] * 7 + [wrong] * 3)
     last = torch.tensor([right] * 8 + [wrong] * 2)
     trace = ExitTrace(torch.stack([first, last]), labels)
-    chosen = calibrate("confidence", trace, space=[Confidence(0.5), Confidence(1.1)], tolerance=0.1)
+    space = [Confidence(0.5), Confidence(1.1)]
+    chosen = calibrate("confidence", trace, space=space, max_accuracy_drop=0.1)
     assert chosen.threshold == 0.5
 
 
@@ -170,8 +211,6 @@ def test_bad_calls():
         calibrate("beem", ExitTrace(torch.zeros(2, 3, 1), torch.zeros(3).long()))
     with pytest.raises(ValueError, match="at least one setting"):
         calibrate("pabee", trace, space=[])
-    with pytest.raises(ValueError, match="tolerance must be 0 or more"):
-        calibrate("pabee", trace, tolerance=-0.1)
     for policy in (PABEE(1), ExitTrace, 3):
         with pytest.raises(TypeError, match="policy must be the name or the class of a policy"):
             calibrate(policy, trace)
@@ -181,3 +220,27 @@ def test_bad_calls():
         calibrate("pabee", trace, patience=3)
     with pytest.raises(TypeError, match=r"space must hold PABEE policies, got Entropy"):
         calibrate("pabee", trace, space=[Entropy(0.5)])
+    with pytest.raises(TypeError, match=r"space must be a list of PABEE policies, got 5"):
+        calibrate("pabee", trace, space=5)
+
+
+@pytest.mark.parametrize("policy", ["beem", "pabee"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (dict(max_accuracy_drop=-0.1), r"max_accuracy_drop must be in \[0, 1\], got -0.1"),
+        (dict(max_accuracy_drop=5), r"max_accuracy_drop must be in \[0, 1\], got 5"),
+        (dict(max_accuracy_drop=math.nan), "max_accuracy_drop must be in .* got nan"),
+        (dict(max_accuracy_drop="0.5%"), "max_accuracy_drop must be a number, got '0.5%'"),
+        (dict(target_speedup=0.9), r"target_speedup must be in \[1, inf\], got 0.9"),
+        (dict(target_speedup=True), "target_speedup must be a number, got True"),
+        (dict(target_speedup=[2]), r"target_speedup must be a number, got \[2\]"),
+        (
+            dict(target_speedup=2, max_accuracy_drop=0.005),
+            r"target_speedup or max_accuracy_drop, got both \(2 and 0.005\)",
+        ),
+    ],
+)
+def test_bad_targets(policy, options, words):
+    with pytest.raises(ValueError, match=words):
+        calibrate(policy, learned_trace(), **options)

@@ -1,36 +1,13 @@
 """The command line: `eefast train` from files to a calibrated model, and its errors."""
 
-import random
 import sys
 
 import pytest
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import BertModel, BertTokenizerFast, Trainer
 from typer.testing import CliRunner
 
 from eefast import ExitTrace, MultiExitModel, compile
-from eefast_cli.main import app, main
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "film", "book", "the", "very"]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A random little BERT with a tokenizer, and reviews whose class is one of their words."""
-    (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
-    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path / "bert")
-    config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=16,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(tmp_path / "bert")
-    rng = random.Random(0)
-    for name, size in (("train", 64), ("validation", 32)):
-        lines = ["review,verdict"]
-        for _ in range(size):
-            word, label = rng.choice([("good", "positive"), ("bad", "negative")])
-            lines.append(f"the {rng.choice(['film', 'book'])} very {word},{label}")
-        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
-    return tmp_path
+from eefast_cli.main import app
 
 
 def arguments(folder, **changes):
@@ -61,8 +38,6 @@ def test_train_makes_a_model_that_is_calibrated_and_ready(folder):
 
 def test_train_goes_on_from_its_last_checkpoint(folder, monkeypatch):
     """Interrupted after a checkpoint, a second call trains the rest and no more."""
-    from transformers import Trainer
-
     steps = []
     step = Trainer.training_step
 
@@ -82,9 +57,12 @@ def test_train_goes_on_from_its_last_checkpoint(folder, monkeypatch):
     assert (folder / "out" / "config.json").exists()
 
 
-def test_train_refuses_to_go_on_with_another_runs_checkpoints(folder):
+def test_train_again_has_nothing_to_do_and_refuses_other_arguments(folder, caplog):
     CliRunner().invoke(app, arguments(folder), catch_exceptions=False)
-    with pytest.raises(ValueError, match=r"other arguments \(learning_rate differ\)"):
+    caplog.clear()
+    CliRunner().invoke(app, arguments(folder), catch_exceptions=False)
+    assert "nothing to do" in caplog.text
+    with pytest.raises(ValueError, match=r"other arguments: learning_rate was 0\.005, is 0\.1\."):
         CliRunner().invoke(
             app, arguments(folder, **{"--learning-rate": 0.1}), catch_exceptions=False
         )
@@ -95,30 +73,69 @@ def test_train_refuses_to_go_on_with_another_runs_checkpoints(folder):
     [
         ({"--label-column": "stars"}, "has no column 'stars'"),
         ({"--exits": "1,3"}, "ending with the last layer"),
+        ({"--exits": "a"}, "exits must be 'all' or layers"),
         ({"--head": "deep"}, "head must be one of"),
         ({"--objective": "luck"}, "unknown objective 'luck'"),
-        ({"--exits": "a"}, "exits must be 'all' or layers"),
+        ({"--epochs": "inf"}, "epochs must be in"),
+        ({"--learning-rate": "nan"}, "learning_rate must be in"),
+        ({"--learning-rate": "-1"}, "learning_rate must be in"),
+        ({"--max-length": "17"}, "--max-length must be at most 16"),
+        ({"--validation": "nowhere.csv"}, "no file nowhere.csv"),
     ],
 )
-def test_errors_are_one_line_and_exit_2(folder, changes, words, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["eefast", *arguments(folder, **changes)])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    error = " ".join(capsys.readouterr().err.split())
-    assert words in error
-    assert "Traceback" not in error
-    assert not (folder / "out" / "config.json").exists()
+def test_wrong_arguments_are_one_line_before_anything_is_written(folder, shell, changes, words):
+    code, out, err = shell(*arguments(folder, **changes))
+    assert (code, out) == (2, "")
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert not (folder / "out").exists()
 
 
-def test_a_missing_extra_is_named(folder, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("{folder}/nowhere", "no model folder {folder}/nowhere"),
+        ("./nowhere", "no model folder ./nowhere"),
+        ("{folder}/bare", "{folder}/bare holds no complete tokenizer"),
+    ],
+)
+def test_a_folder_that_is_no_base_model_is_named(folder, shell, model, words):
+    BertModel.from_pretrained(folder / "bert").save_pretrained(folder / "bare")
+    call = arguments(folder)
+    call[1] = model.format(folder=folder)
+    code, _, err = shell(*call)
+    assert code == 2
+    assert err.startswith("error: " + words.format(folder=folder))
+    assert not (folder / "out").exists()
+
+
+def test_the_base_model_is_not_written_over(folder, shell):
+    call = arguments(folder)
+    call[3] = call[1]
+    before = (folder / "bert" / "config.json").read_bytes()
+    code, _, err = shell(*call)
+    assert (code, err) == (
+        2, f"error: {folder / 'bert'} holds something else: give another output folder\n",
+    )  # fmt: skip
+    assert (folder / "bert" / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("extra", ["datasets", "accelerate"])
+def test_a_missing_extra_is_named_before_anything_is_written(folder, shell, monkeypatch, extra):
     monkeypatch.delitem(sys.modules, "eefast.data", raising=False)
-    monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
-    monkeypatch.setattr(sys, "argv", ["eefast", *arguments(folder)])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    assert (
-        "this command needs datasets: install eefast with its extra [demo]"
-        in capsys.readouterr().err
-    )
+    monkeypatch.setitem(sys.modules, extra, None)  # as if it were not installed
+    code, _, err = shell(*arguments(folder))
+    assert (code, err) == (
+        2, f"error: this command needs {extra}: install eefast with its extra [demo]\n",
+    )  # fmt: skip
+    assert not (folder / "out").exists()
+
+
+def test_an_interruption_says_how_to_go_on(folder, shell, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "training_step", interrupted)
+    code, _, err = shell(*arguments(folder))
+    assert code == 130
+    assert err.endswith("interrupted; run it again to go on from the beginning\n")

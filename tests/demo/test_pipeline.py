@@ -30,7 +30,7 @@ def test_every_policy_is_calibrated_alike_on_validation_data():
 
 @pytest.fixture
 def small(monkeypatch):
-    def few(seed):
+    def few(seed=0):
         tweets = load_tweets(seed)
         return DatasetDict({split: tweets[split].select(range(96)) for split in tweets})
 

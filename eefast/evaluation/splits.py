@@ -1,0 +1,141 @@
+"""Repeated splits: how much a result depends on which samples a policy was calibrated on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from eefast.policies import Policy
+from eefast.traces import ExitTrace, Simulation, simulate
+
+SPLITS = 20
+
+Chooser = Callable[[ExitTrace], Policy]
+"""Calibrates a policy on a trace."""
+
+
+class Spread(NamedTuple):
+    """Of a figure over the splits."""
+
+    median: float
+    p10: float
+    p90: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(*(float(x) for x in np.percentile(values, [50, 10, 90])))
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A policy over all splits, judged where it was not calibrated.
+
+    `accuracy_gain` and `speedup_gain` compare it with fixed depth, see `FixedDepth`: the
+    difference in accuracy at its own mean number of layers, and the ratio of speed-ups at its own
+    accuracy.
+    """
+
+    accuracy: Spread
+    layer_speedup: Spread
+    accuracy_gain: Spread
+    speedup_gain: Spread
+
+
+class FixedDepth:
+    """One depth for all samples, judged on a trace: what early exit has to beat.
+
+    A speed between two depths is that of a mix: each sample is answered at one of the two, drawn at
+    random, so that mean layers and accuracy lie on the line between them. Depths that are no more
+    accurate than a shallower one are left out. That choice is made with the labels of the trace,
+    so it favours fixed depth, if anything.
+    """
+
+    def __init__(self, trace: ExitTrace) -> None:
+        accuracies = trace.accuracies().cpu().numpy()
+        before = np.maximum.accumulate(np.append(-1.0, accuracies[:-1]))
+        better = accuracies > before
+        self._accuracies: npt.NDArray[np.float64] = accuracies[better]
+        self._layers = np.array(trace.exit_layers, dtype=np.float64)[better]
+
+    def accuracy_gain(self, outcome: Simulation) -> float:
+        """Accuracy of a policy, less that of fixed depth at the same mean number of layers."""
+        there = np.interp(outcome.mean_layers, self._layers, self._accuracies)
+        return float(outcome.accuracy - there)
+
+    def speedup_gain(self, outcome: Simulation) -> float:
+        """Layer speed-up of a policy over that of fixed depth at the same accuracy.
+
+        Where no depth is that accurate, over that of the most accurate one, and where all are more
+        accurate, over that of the first.
+        """
+        needed = np.interp(outcome.accuracy, self._accuracies, self._layers)
+        return float(needed / outcome.mean_layers)
+
+
+def repeated_splits(
+    choosers: Mapping[str, Chooser], pool: ExitTrace, *, splits: int = SPLITS, seed: int = 0
+) -> dict[str, Repeated]:
+    """Calibrate on a random half of a trace, judge on the other half, many times.
+
+    Each half's accuracy varies over the splits about as much as one accuracy over the whole pool
+    varies from sample to sample. Another training is not part of the spread.
+
+    Args:
+        choosers: by name, e.g. `lambda half: calibrate("pabee", half, max_accuracy_drop=0.005)`.
+        pool: of samples that training has not seen.
+        splits: how many.
+        seed: of the splits.
+
+    Returns:
+        By name, medians and what lies between the 10 and the 90 % of the splits.
+
+    Raises:
+        ValueError: a pool of fewer than two samples, or as a chooser.
+    """
+    samples = len(pool.labels)
+    if samples < 2:
+        raise ValueError(f"pool must hold at least 2 samples to be split, got {samples}")
+    generator = torch.Generator().manual_seed(seed)
+    figures: dict[str, list[tuple[float, ...]]] = {name: [] for name in choosers}
+    for _ in range(splits):
+        order = torch.randperm(samples, generator=generator)
+        half, judge = _part(pool, order[: samples // 2]), _part(pool, order[samples // 2 :])
+        fixed = FixedDepth(judge)
+        for name, choose in choosers.items():
+            outcome = simulate(choose(half), judge)
+            figures[name].append(
+                (
+                    outcome.accuracy,
+                    outcome.layer_speedup,
+                    fixed.accuracy_gain(outcome),
+                    fixed.speedup_gain(outcome),
+                )
+            )
+    return {
+        name: Repeated(*(Spread.of(column) for column in zip(*rows, strict=True)))
+        for name, rows in figures.items()
+    }
+
+
+def pooled(traces: Sequence[ExitTrace]) -> ExitTrace:
+    """The samples of several traces of one model in one trace, without hidden vectors."""
+    first = traces[0]
+    scores = [trace.scores for trace in traces if trace.scores is not None]
+    return ExitTrace(
+        torch.cat([trace.logits for trace in traces], 1),
+        torch.cat([trace.labels for trace in traces]),
+        first.exit_layers,
+        first.costs,
+        torch.cat(scores, 1) if scores else None,
+    )
+
+
+def _part(trace: ExitTrace, rows: torch.Tensor) -> ExitTrace:
+    scores = None if trace.scores is None else trace.scores[:, rows]
+    logits, labels = trace.logits[:, rows], trace.labels[rows]
+    return ExitTrace(logits, labels, trace.exit_layers, trace.costs, scores)
