@@ -6,8 +6,14 @@ import shutil
 import sys
 from glob import glob
 
+import setuptools
 from setuptools import find_packages, setup
 
+if int(setuptools.__version__.split(".")[0]) < 77:  # which reads pyproject.toml's licence
+    sys.exit(
+        f"eefast builds with setuptools>=77, and {setuptools.__version__} is installed: "
+        "pip install 'setuptools>=77'"
+    )
 try:
     from torch.utils import cpp_extension
 except ImportError as error:

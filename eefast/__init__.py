@@ -1,6 +1,6 @@
 """eefast: early-exit transformers whose wall-clock speed-up follows their layer speed-up."""
 
-from eefast import policies
+from eefast import pipelines, policies  # pipelines register themselves
 from eefast.attach import attach_exits
 from eefast.backbones import Backbone, Context, Inputs, register_backbone
 from eefast.calibration import calibrate
@@ -27,6 +27,7 @@ __all__ = [
     "calibrate",
     "compile",
     "pareto_front",
+    "pipelines",
     "policies",
     "record_trace",
     "register_backbone",

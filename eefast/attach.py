@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
 from eefast.backbones import base_model_of, has_adapter, study
-from eefast.config import MultiExitConfig
+from eefast.config import MultiExitConfig, check_classes
 from eefast.heads import HeadKind
 from eefast.multi_exit import MultiExitModel
 from eefast.trained_heads import check_model, trained_head
@@ -50,13 +50,15 @@ def attach_exits(
             answers as `model` does; the others are new. "copy": all exits start from that copy.
             "fresh": all are new. None: "keep", or, if no head of that kind is found in a task
             model, "fresh" with a warning.
-        **options: further fields of the config: num_labels, or id2label and label2id (by default
-            the model's), head_dropout, scorer_row, objective, objective_options.
+        **options: further fields of the config: num_labels, or id2label or label2id, which is its
+            inverse (by default the model's); head_dropout, scorer_row, objective,
+            objective_options.
 
     Raises:
         TypeError: an unknown option, or not a transformers model.
         ValueError: a model that cannot be walked, a task without exits, exits that are not layers
-            of the model, or no trained head to keep or copy.
+            of the model, no trained head to keep or copy, class names with gaps or that contradict
+            each other, or an option out of range.
     """
     if init not in (None, "keep", "copy", "fresh"):
         raise ValueError(f"init must be 'keep', 'copy' or 'fresh', got {init!r}")
@@ -65,10 +67,7 @@ def attach_exits(
     if unknown:
         raise TypeError(f"attach_exits got unknown options {unknown}; there are {sorted(_OPTIONS)}")
     check_model(model)
-    if "id2label" in options:
-        options.setdefault("label2id", {name: i for i, name in options["id2label"].items()})
-    if options.get("num_labels", 1) < 1:
-        raise ValueError(f"num_labels must be 1 or more, got {options['num_labels']}")
+    _name_classes(options)
     if "num_labels" not in options:
         options.setdefault("id2label", model.config.id2label)
         options.setdefault("label2id", model.config.label2id)
@@ -104,3 +103,21 @@ def attach_exits(
         for exit in exits:
             attached.heads.start_from(exit, found.pooler, found.classifier)
     return attached
+
+
+def _name_classes(options: dict[str, Any]) -> None:
+    """Complete id2label and label2id if one of them was given."""
+    names, numbers, count = (options.get(k) for k in ("id2label", "label2id", "num_labels"))
+    if names is None and numbers is not None:
+        if not isinstance(numbers, Mapping):
+            raise ValueError(f"label2id must be a dictionary, got {numbers!r}")
+        names = {number: name for name, number in numbers.items()}
+    check_classes(names, count)
+    if names is None:
+        return
+    inverse = {name: int(number) for number, name in names.items()}
+    if len(inverse) < len(names) or numbers not in (None, inverse):
+        raise ValueError(f"id2label and label2id must be inverses, got {names} and {numbers}")
+    if count not in (None, len(names)):
+        raise ValueError(f"num_labels must be {len(names)}, as many as id2label has; got {count}")
+    options.update(id2label=names, label2id=inverse)

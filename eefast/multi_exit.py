@@ -21,7 +21,6 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.utils import CONFIG_NAME
-from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import cached_file
 
 from eefast.backbones import (
@@ -32,18 +31,19 @@ from eefast.backbones import (
     has_adapter,
     study,
 )
-from eefast.config import MultiExitConfig
+from eefast.config import MultiExitConfig, check_attention
 from eefast.files import whole
 from eefast.forward import over_inputs
 from eefast.heads import ExitHeads
 from eefast.labels import check_labels
 from eefast.policies import Policy, policy_from_dict
 from eefast.policies.files import POLICY_TENSORS, load_policy_tensors, save_policy_tensors
+from eefast.short_repr import ShortRepr
 from eefast.training import objective
 
 
-@dataclass
-class MultiExitOutput(ModelOutput):
+@dataclass(repr=False)
+class MultiExitOutput(ShortRepr):
     """Output of a `MultiExitModel`: `logits` are the last exit's, as any classifier's."""
 
     loss: Tensor | None = None  # scalar, if labels were given
@@ -55,10 +55,13 @@ class MultiExitOutput(ModelOutput):
 class MultiExitModel(PreTrainedModel):
     """A backbone with exit heads, always run at full depth: for training and for recording.
 
-    Made by `attach_exits` or `from_pretrained`; made fast by `eefast.compile`. With `labels`
-    (int64 [B] in [0, C), or floats if C = 1) the output carries the loss of `config.objective`,
-    so that `transformers.Trainer` trains it as it is. (Trainer's label smoothing and its
-    `compute_loss_func` replace the objective by a loss of the last exit: do not use them.)
+    Made by `attach_exits` or `from_pretrained`; made fast by `eefast.compile`. (transformers' own
+    `AutoModelForSequenceClassification.from_pretrained` loads one after `import eefast`.)
+
+    With `labels` (integers [B] in [0, C), or numbers if C = 1) the output carries the loss of
+    `config.objective`, so that `transformers.Trainer` trains it as it is. (Trainer's label
+    smoothing and its `compute_loss_func` replace the objective by a loss of the last exit: do not
+    use them.)
     """
 
     config_class = MultiExitConfig
@@ -71,6 +74,7 @@ class MultiExitModel(PreTrainedModel):
     def __init__(self, config: MultiExitConfig, backbone: PreTrainedModel | None = None) -> None:
         if config.backbone_config is None:
             raise ValueError("config.backbone_config must be a transformers config, got None")
+        check_attention(config._attn_implementation)
         super().__init__(config)
         if backbone is None:
             backbone = AutoModel.from_config(config.backbone_config)
@@ -111,6 +115,15 @@ class MultiExitModel(PreTrainedModel):
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
         """As for any transformers model: the backbone is resized, and its config says so."""
         return self.backbone.resize_token_embeddings(*args, **kwargs)
+
+    def set_attn_implementation(self, attn_implementation: Any, *args: Any, **kwargs: Any) -> None:
+        """As for any transformers model.
+
+        Raises:
+            ValueError: neither "eager" nor "sdpa".
+        """
+        check_attention(attn_implementation)
+        super().set_attn_implementation(attn_implementation, *args, **kwargs)
 
     def set_policy(self, policy: Policy) -> None:
         """Store a policy under its name; `save_pretrained` keeps it, `compile` finds it.
@@ -157,7 +170,11 @@ class MultiExitModel(PreTrainedModel):
         samples, _ = self.layers.check(inputs)
         if labels is not None:
             check_labels(labels, self.num_classes, samples)
-        hidden, context = self.layers.start(inputs)
+        try:
+            hidden, context = self.layers.start(inputs)
+        except (IndexError, RuntimeError):
+            self.layers.check_ids(inputs)
+            raise
         logits: list[Tensor] = []
         scores: list[Tensor] = []
         for layer in range(1, self.layers.depth + 1):
@@ -219,7 +236,10 @@ class MultiExitModel(PreTrainedModel):
             raise ValueError("weights_only=False would run code from the checkpoint; remove it")
         if kwargs.get("config") is None:
             where = {k: v for k, v in kwargs.items() if k in _WHERE}
-            found = PretrainedConfig.get_config_dict(path, **where)[0].get("model_type")
+            try:
+                found = PretrainedConfig.get_config_dict(path, **where)[0].get("model_type")
+            except (AttributeError, TypeError):
+                raise ValueError(f"{path}: its {CONFIG_NAME} must hold an object") from None
             if found != MultiExitConfig.model_type:
                 raise ValueError(
                     f"{path} is a checkpoint of model type {found!r}, not a MultiExitModel: load "

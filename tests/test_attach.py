@@ -52,13 +52,30 @@ def test_exits_must_be_layers():
 def test_options_must_be_known_and_sound():
     with pytest.raises(TypeError, match=r"unknown options \['heads'\]"):
         tiny_model(heads="pooler")
-    with pytest.raises(ValueError, match="num_labels must be 1 or more, got 0"):
-        tiny_model(num_labels=0)
+    for bad, message in (
+        (dict(num_labels=0), "num_labels must be 1 or more, got 0"),
+        (dict(num_labels="3"), "num_labels must be 1 or more, got '3'"),
+        (
+            dict(num_labels=3, id2label={0: "a", 1: "b"}),
+            "num_labels must be 2, as many as id2label",
+        ),
+        (dict(id2label={}), "id2label must name the classes 0, 1, 2, ... without a gap"),
+        (dict(id2label={0: "a", 2: "b"}), "without a gap"),
+        (dict(label2id={"a": 0, "b": 2}), "without a gap"),
+        (dict(label2id=["a", "b"]), "label2id must be a dictionary"),
+        (dict(id2label={0: "a", 1: "b"}, label2id={"a": 1, "b": 0}), "must be inverses"),
+        (dict(id2label={0: "a", 1: "a"}), "must be inverses"),
+        (dict(head_dropout=float("nan")), r"head_dropout must be a number in \[0, 1\), got nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tiny_model(**bad)
     for exits in ([2.0, 4.0], ["2", "4"]):
         with pytest.raises(ValueError, match="exits must be whole numbers"):
             tiny_model(exits=exits)
-    model = tiny_model(id2label={0: "a", 1: "b"})
-    assert model.config.label2id == {"a": 0, "b": 1}
+    for names in (dict(id2label={0: "a", 1: "b"}), dict(label2id={"b": 1, "a": 0})):
+        model = tiny_model(**names)
+        assert model.config.id2label == {0: "a", 1: "b"}
+        assert model.config.label2id == {"a": 0, "b": 1}
 
 
 def test_every_option_of_the_heads_arrives():

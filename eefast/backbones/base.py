@@ -41,6 +41,7 @@ A family of your own, here one whose blocks add a mask to their scores:
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -50,6 +51,10 @@ from transformers import PreTrainedModel
 
 Inputs = Mapping[str, Tensor]
 """What the model's own forward takes, by name, without labels and without None."""
+
+_IDS = frozenset({torch.int64, torch.int32})
+_FLOATS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
+_REAL = _IDS | _FLOATS | {torch.bool, torch.uint8, torch.int8, torch.int16}
 
 
 class Context(abc.ABC):
@@ -106,6 +111,14 @@ class Backbone(abc.ABC):
             with_tokens = (name for name, axes in self.takes.items() if axes[1:2] == "T")
             self.padding = dict.fromkeys(with_tokens, 0)
             self.padding["input_ids"] = getattr(model.config, "pad_token_id", None) or 0
+        self._dtypes = {
+            name: _IDS if name.endswith("_ids") else _FLOATS if name == "inputs_embeds" else _REAL
+            for name in self.takes
+        }
+        self._embedding: Any = None  # of tokens
+        if "inputs_embeds" in self.takes:
+            with contextlib.suppress(NotImplementedError):
+                self._embedding = model.get_input_embeddings()
 
     @property
     def device(self) -> torch.device:
@@ -122,12 +135,16 @@ class Backbone(abc.ABC):
     def check(self, inputs: Inputs) -> tuple[int, int | None]:
         """The number of samples and of tokens (None: no tokens) of inputs that the model can take.
 
+        The tensors' numbers are not read; if `start` fails because of them, `check_ids` says so.
+
         Raises:
+            TypeError: what is no tensor.
             ValueError: not exactly one of `main_inputs`; a name that the model does not take; an
-                input of another shape than `takes` says; a sequence that is empty or longer than
-                `max_length`.
+                input of another shape or dtype than the model takes; a sequence that is empty or
+                longer than `max_length`; tensors without numbers, on the meta device.
         """
         main = self._main(inputs)
+        self._check_tensors(inputs)
         shape, axes = inputs[main].shape, self.takes[main]
         if len(shape) != len(axes):
             raise ValueError(f"{main}: got shape {list(shape)}; wanted [{', '.join(axes)}]")
@@ -137,6 +154,10 @@ class Backbone(abc.ABC):
             if tokens < 1 or (longest is not None and tokens > longest):
                 limit = "at least 1" if longest is None else f"1 to {longest}"
                 raise ValueError(f"{main}: got {tokens} tokens per sequence; wanted {limit}")
+        if main == "inputs_embeds":
+            width = getattr(self._embedding, "embedding_dim", shape[2])
+            if shape[2] != width:
+                raise ValueError(f"{main}: got shape {list(shape)}; wanted [B, T, {width}]")
         plain = (samples, tokens)
         for name, tensor in inputs.items():
             # One comparison for the usual case: this comes with every call.
@@ -145,6 +166,26 @@ class Backbone(abc.ABC):
             ):
                 self._check_shape(name, tensor.shape, samples, tokens, main)
         return samples, tokens
+
+    def check_ids(self, inputs: Inputs) -> None:
+        """Refuse ids that a table of the model does not have. For after an error: ids are read.
+
+        On devices other than the CPU nothing is read: that would wait.
+
+        Raises:
+            ValueError: `input_ids`, `token_type_ids` or `position_ids` that are out of range.
+        """
+        config = self.model.config
+        for name, size in {
+            "input_ids": getattr(self._embedding, "num_embeddings", None),
+            "token_type_ids": getattr(config, "type_vocab_size", None),
+            "position_ids": getattr(config, "max_position_embeddings", None),
+        }.items():
+            ids = inputs.get(name)
+            if size is not None and ids is not None and ids.is_cpu and ids.numel():
+                low, high = (int(end) for end in torch.aminmax(ids))
+                if low < 0 or high >= size:
+                    raise ValueError(f"{name}: got {low} to {high}; wanted 0 to {size - 1}")
 
     @abc.abstractmethod
     def start(self, inputs: Inputs) -> tuple[Tensor, Context]:
@@ -181,6 +222,20 @@ class Backbone(abc.ABC):
                 else f"{self.main_inputs[0]}: got none, only {sorted(inputs)}"
             )
         return main
+
+    def _check_tensors(self, inputs: Inputs) -> None:
+        for name, tensor in inputs.items():
+            if not isinstance(tensor, Tensor):
+                raise TypeError(
+                    f"{name}: got {type(tensor).__name__}; wanted a tensor, as tokenizers give "
+                    "with return_tensors='pt'"
+                )
+            wanted = self._dtypes.get(name, _REAL)
+            if tensor.dtype not in wanted:
+                names = ", ".join(sorted(map(str, wanted)))
+                raise ValueError(f"{name}: got {tensor.dtype}; wanted one of {names}")
+            if tensor.is_meta and self.device.type != "meta":
+                raise ValueError(f"{name}: got device meta; wanted {self.device}")
 
     def _check_shape(
         self, name: str, shape: torch.Size, samples: int, tokens: int | None, main: str

@@ -158,9 +158,10 @@ def _default(device: torch.device, rows: int | None, classes: int | None, op: Op
 
 
 def _refuse_dtype(impl: str, dtype: torch.dtype) -> NoReturn:
-    wanted = ", ".join(map(str, _IMPLEMENTATIONS[impl].dtypes))
-    others = [name for name, traits in _IMPLEMENTATIONS.items() if dtype in traits.dtypes]
+    wanted = " or ".join(map(str, _IMPLEMENTATIONS[impl].dtypes))
+    instead = "no implementation takes it"
+    if dtype in _IMPLEMENTATIONS["reference"].dtypes:
+        instead = f"use {wanted}, or impl='reference', which is slow"
     raise TypeError(
-        f"impl={impl!r} takes hidden states and weights of {wanted}; got {dtype}, "
-        f"which {others or 'no implementation'} takes"
+        f"impl={impl!r} takes hidden states and weights of {wanted}; got {dtype}: {instead}"
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 
+import torch
 from torch import Tensor
 
 from eefast.backbones import Backbone, Context, Inputs
@@ -31,8 +32,16 @@ class Batch:
     context: Context = field(init=False)  # of the R rows
 
     def start(self, inputs: Inputs) -> None:
-        """What comes before layer 1."""
-        self.hidden, self.context = self.backbone.start(inputs)
+        """What comes before layer 1.
+
+        Raises:
+            ValueError: on the CPU, ids that the model has no embedding of.
+        """
+        try:
+            self.hidden, self.context = self.backbone.start(inputs)
+        except (IndexError, RuntimeError):
+            self.backbone.check_ids(inputs)
+            raise
 
     def run(self, stage: Stage) -> None:
         """The layers of a stage and the exit after them."""
@@ -76,6 +85,7 @@ class Batches:
         implementation(impl, device, dtype, classes=num_classes)  # a misfit is refused now
         self._backbone = backbone
         self._num_classes = num_classes
+        self._on = device
         self._device = "cpu" if device.type == "cpu" else device
         self._exit_step_for = cache(
             lambda rows: implementation(impl, device, dtype, rows=rows, classes=num_classes)
@@ -85,11 +95,19 @@ class Batches:
         """A batch that has not been started, with a copy of the policy table as it is now.
 
         Raises:
-            ValueError: inputs that the backbone cannot take, or more rows than the implementation
-                asked for takes.
+            ValueError: inputs that the backbone cannot take or that are on another device, or more
+                rows than the implementation asked for takes.
         """
         samples, _ = self._backbone.check(inputs)
+        check_devices(inputs, self._on)
         self._exit_step_for(samples)  # at the door, not after the first layers
         # Before the layers, which fill the caches: after them it costs half as much again.
         state = plan.state(samples, self._num_classes, self._device)
         return Batch(self._backbone, self._exit_step_for, plan.table.clone(), state, samples)
+
+
+def check_devices(inputs: Inputs, device: torch.device) -> None:
+    """Raise ValueError unless all inputs are on the model's device."""
+    for name, tensor in inputs.items():
+        if tensor.device != device:
+            raise ValueError(f"{name}: got device {tensor.device}; wanted {device}, the model's")

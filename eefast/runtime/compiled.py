@@ -1,10 +1,8 @@
-"""`CompiledModel` and `compile`: a multi-exit model with its policy, called like any classifier."""
+"""`CompiledModel`: a multi-exit model with its policy, called like any classifier."""
 
 from __future__ import annotations
 
-import copy
 import operator
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -19,7 +17,7 @@ from eefast.labels import check_labels, task_loss
 from eefast.lowering import lower
 from eefast.multi_exit import MultiExitModel
 from eefast.ops import Impl, ScorerKind, implementation
-from eefast.policies import Policy, policy_class
+from eefast.policies import Policy
 from eefast.runtime.modes import modes
 from eefast.runtime.output import EarlyExitOutput
 from eefast.runtime.plan import Plan
@@ -59,11 +57,22 @@ class CompiledModel(PreTrainedModel):
         self._asked = runtime, dict(options)
         self._runtime = self._new_runtime()
         self.policy = policy
-        self.stats: RuntimeStats | None = None
+        self.stats = None
         # Looked up once: attributes of modules and configs go through Python code.
         self.input_names = model.input_names
         self._return_dict = model.config.return_dict
         self.train(False)
+
+    @property
+    def stats(self) -> RuntimeStats | None:
+        """Where calls are counted; None: nowhere."""
+        return self._stats
+
+    @stats.setter
+    def stats(self, stats: RuntimeStats | None) -> None:
+        if not isinstance(stats, RuntimeStats | None):
+            raise TypeError(f"stats must be a RuntimeStats or None, got {stats!r}")
+        self._stats = stats
 
     @property
     def policy(self) -> Policy:
@@ -74,18 +83,7 @@ class CompiledModel(PreTrainedModel):
     def policy(self, policy: Policy) -> None:
         if not isinstance(policy, Policy):
             raise TypeError(f"policy must be a Policy, got {policy!r}")
-        exits, heads = self.config.exits, self.model.heads
-        scorer_row = policy.scorer is ScorerKind.ROW
-        self._plan = Plan.make(
-            policy,
-            exits,
-            [heads.weights(exit, scorer_row) for exit in range(1, len(exits) + 1)],
-            self.model.num_classes,
-            self.model.device,
-        )
-        self._modes = modes(self.model.backbone)
-        # A scorer that is a row of the classifier makes the plan's heads copies of parameters.
-        self._copied = _versions(heads) if scorer_row else None
+        self._take(policy)
 
     @property
     def policy_table(self) -> Tensor:
@@ -100,8 +98,14 @@ class CompiledModel(PreTrainedModel):
         """
         return self._plan.table
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.config.backbone_config.model_type}, "
+            f"exits={self.config.exits}, policy={self.policy.name!r}, runtime={self.runtime!r}, "
+            f"impl={self.impl!r})"
+        )
+
     @over_inputs
-    @torch.inference_mode()
     def forward(
         self,
         inputs: Inputs,
@@ -117,12 +121,20 @@ class CompiledModel(PreTrainedModel):
             ValueError: inputs that the backbone cannot take, or labels that do not belong to them.
             RuntimeError: the model behind it, or a part of it, was put back into training mode.
         """
+        # Under torch.compile the call runs as without it: its decisions are not for a tracer.
+        call = _untraced if torch.compiler.is_compiling() else CompiledModel._call
+        return call(self, inputs, labels, return_dict)
+
+    @torch.inference_mode()
+    def _call(
+        self, inputs: Inputs, labels: Tensor | None, return_dict: bool | None
+    ) -> EarlyExitOutput | tuple[Any, ...]:
         if labels is not None:
             check_labels(labels, self.model.num_classes, self.model.layers.check(inputs)[0])
         self._must_not_train()
         if self._copied is not None and self._copied != _versions(self.model.heads):
             self._renew_plan()
-        state = self._runtime.run(self._plan, inputs, self.stats)
+        state = self._runtime.run(self._plan, inputs, self._stats)
         loss = None if labels is None else task_loss(state.logits, labels)
         output = EarlyExitOutput.of(state, loss)
         if return_dict is None:
@@ -151,6 +163,8 @@ class CompiledModel(PreTrainedModel):
             ValueError, RuntimeError: as the call would.
         """
         self._must_not_train()
+        if not isinstance(shapes, Iterable):
+            raise TypeError(f"shapes must be a list of shapes, got {shapes!r}")
         for shape in shapes:
             inputs = dict(shape) if isinstance(shape, Mapping) else self._padding_only(shape)
             self._runtime.run(self._plan, inputs)
@@ -193,6 +207,10 @@ class CompiledModel(PreTrainedModel):
         """
         raise TypeError("load MultiExitModel.from_pretrained(...) and call eefast.compile on it")
 
+    def set_attn_implementation(self, attn_implementation: Any, *args: Any, **kwargs: Any) -> None:
+        """As of the `MultiExitModel` behind it."""
+        self.model.set_attn_implementation(attn_implementation, *args, **kwargs)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CompiledModel:
         # to(), half() and their like make new weights; the plan holds the old ones, and the runtime
         # was made for the old device and precision. What does not fit is refused before that.
@@ -207,9 +225,24 @@ class CompiledModel(PreTrainedModel):
 
     def _renew_plan(self) -> None:
         """The plan of the weights as they are now, with the live table as it is."""
-        table = self.policy_table
-        self.policy = self.policy
-        self.policy_table.copy_(table)
+        self._take(self.policy, self.policy_table)
+
+    def _take(self, policy: Policy, table: Tensor | None = None) -> None:
+        exits, heads = self.config.exits, self.model.heads
+        scorer_row = policy.scorer is ScorerKind.ROW
+        plan = Plan.make(
+            policy,
+            exits,
+            [heads.weights(exit, scorer_row) for exit in range(1, len(exits) + 1)],
+            self.model.num_classes,
+            self.model.device,
+        )
+        if table is not None:
+            plan.table.copy_(table)
+        self._plan = plan  # complete: another thread may call from now on
+        self._modes = modes(self.model.backbone)
+        # A scorer that is a row of the classifier makes the plan's heads copies of parameters.
+        self._copied = _versions(heads) if scorer_row else None
 
     def _new_runtime(self) -> Runtime:
         runtime, options = self._asked
@@ -228,75 +261,16 @@ class CompiledModel(PreTrainedModel):
         self.policy_table.copy_(table)
 
 
+_untraced = torch.compiler.disable(
+    CompiledModel._call,
+    reason="an eefast.CompiledModel is compiled already: torch.compile leaves it as it is",
+)
 _IS_TRAINING = operator.itemgetter("training")
 
 
 def _versions(heads: nn.Module) -> list[int]:
     """How often each parameter was changed in place."""
     return [p._version for p in heads.parameters() if not p.is_inference()]
-
-
-def compile(
-    model: MultiExitModel,
-    policy: str | Policy = "beem",
-    *,
-    runtime: RuntimeName = "auto",
-    impl: Impl = "auto",
-    dtype: torch.dtype | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> CompiledModel:
-    """Make a multi-exit model fast: a drop-in that stops where the policy says so.
-
-    Args:
-        model: from `attach_exits` or `MultiExitModel.from_pretrained`. It is put into evaluation
-            mode and shares its weights with the result, unless `dtype` asks for a copy.
-        policy: a policy, or the name of one: the calibrated policy stored with the model under
-            that name, otherwise the setting of the policy's paper, with a warning.
-        runtime: how layers and exit steps are driven: "direct" (CPU) reads each decision at once,
-            "runahead" (CUDA) enqueues the next layers meanwhile, "graph" (CUDA) captures the whole
-            model with its decisions, once per shape, and "sync" (any device) waits for each as the
-            papers' code does; "auto" is "direct" on the CPU and "runahead" on CUDA.
-        impl: implementation of the exit step (see `eefast.ops.exit_step`).
-        dtype: run a copy of the model in this precision; None: the model as it is.
-        options: of the runtime: `depth` for "runahead" (see `RunAheadRuntime`), `length_buckets`,
-            `memory_limit`, `nodes` and `back_end` for "graph" (see `GraphRuntime`).
-
-    Raises:
-        TypeError: the model has no exits, a precision that `impl` does not take, or an option that
-            the runtime does not have.
-        ValueError: an unknown policy, runtime or implementation, or one that does not fit.
-        RuntimeError: the implementation is not built here.
-    """
-    if not isinstance(model, MultiExitModel):
-        raise TypeError(
-            f"model must be a MultiExitModel, got {type(model).__name__}: a transformers model "
-            "without exits gets them from eefast.attach_exits(model), a saved one is loaded with "
-            "eefast.MultiExitModel.from_pretrained"
-        )
-    options = dict(options or {})
-    runtime_for(runtime, model.device, options)
-    if dtype is not None and not isinstance(dtype, torch.dtype):
-        raise TypeError(f"dtype must be a torch.dtype such as torch.bfloat16, got {dtype!r}")
-    if isinstance(policy, str):
-        policy = _named_policy(policy, model)
-    if dtype is not None and dtype != model.dtype:
-        model = copy.deepcopy(model)
-        model.to(dtype)  # type: ignore[arg-type]
-    return CompiledModel(model, policy, runtime, impl, options)
-
-
-def _named_policy(name: str, model: MultiExitModel) -> Policy:
-    stored = model.get_policy(name)
-    if stored is not None:
-        return stored
-    policy = policy_class(name).default(model.num_exits)
-    if policy.reads_signals:
-        warnings.warn(
-            f"the model holds no calibrated policy {name!r}; using the paper's setting, {policy}. "
-            f"Calibrate on validation data: eefast.calibrate({name!r}, trace), model.set_policy",
-            stacklevel=3,
-        )
-    return policy
 
 
 # Pipelines look a model's class up by name among those registered for its task.

@@ -6,13 +6,13 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from torch import Tensor
-from transformers.utils.generic import ModelOutput
 
 from eefast.ops import ExitState
+from eefast.short_repr import ShortRepr
 
 
-@dataclass
-class EarlyExitOutput(ModelOutput):
+@dataclass(repr=False)
+class EarlyExitOutput(ShortRepr):
     """Output of a compiled model, one entry per sample in the order given."""
 
     loss: Tensor | None = None  # scalar, if labels were given: the task loss of `logits`

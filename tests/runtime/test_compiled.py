@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from accelerate.utils import send_to_device
-from transformers import BertTokenizerFast, Trainer, TrainingArguments, pipeline
+from transformers import Trainer, TrainingArguments
 from transformers.utils import ModelOutput
 
 import eefast
@@ -114,8 +114,8 @@ def test_unknown_names(model):
 def test_what_cannot_be_compiled(model):
     with pytest.raises(TypeError, match=r"got BertModel: .*eefast\.attach_exits"):
         compile(model.backbone, Never())
-    with pytest.raises(TypeError, match="float16"):
-        compile(model, Never(), dtype=torch.float16, impl="cpp")
+    with pytest.raises(TypeError, match=r"float16: use .*bfloat16, or impl='reference'"):
+        compile(model, Never(), dtype=torch.float16)
     with pytest.raises(ValueError, match="no runtime for device meta"):
         compile(tiny_model().to("meta"), Never())
     with pytest.raises(ValueError, match="'direct' runs on 'cpu', the model is on meta"):
@@ -196,6 +196,8 @@ def test_warm_up_runs_each_shape(model):
         fast.warm_up([(0, 4)])
     with pytest.raises(TypeError, match=r"pairs .samples, tokens. or inputs by name, got 1"):
         fast.warm_up((1, 32))
+    with pytest.raises(TypeError, match="shapes must be a list of shapes, got 3"):
+        fast.warm_up(3)
     with pytest.raises(ValueError, match="got 41 tokens"):
         fast.warm_up([{"input_ids": torch.ones(1, 41, dtype=torch.int64)}])
     fast.warm_up([inputs_for(model, 2)])
@@ -209,28 +211,6 @@ def test_dropout_is_off_even_if_the_model_was_in_training(model):
     inputs = inputs_for(model, 4)
     wanted = compile(model, Never())(**inputs).logits
     assert torch.equal(compile(model.train(), Never())(**inputs).logits, wanted)
-
-
-@pytest.fixture
-def tokenizer(tmp_path):
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "movie", "a", "very"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
-    return BertTokenizerFast(str(tmp_path / "vocab.txt"), model_max_length=40)
-
-
-def test_pipeline_takes_it_without_complaint(model, tokenizer, caplog):
-    fast = compile(model, Confidence(0.7))
-    texts = ["a good movie", "bad", "a very very bad movie"]
-    with caplog.at_level("WARNING"):
-        pipe = pipeline("text-classification", model=fast, tokenizer=tokenizer)
-        answers = pipe(texts)
-        together = pipe(texts, batch_size=3)
-    assert "not supported" not in caplog.text
-    for text, answer, other in zip(texts, answers, together, strict=True):
-        out = fast(**tokenizer(text, return_tensors="pt"))
-        assert answer["label"] == model.config.id2label[out.prediction.item()] == other["label"]
-        assert answer["score"] == pytest.approx(out.logits.softmax(-1).max().item(), abs=1e-5)
-        assert other["score"] == pytest.approx(answer["score"], abs=1e-4)
 
 
 def test_outputs_can_be_rebuilt_copied_and_pickled(model):
@@ -267,5 +247,39 @@ def test_what_is_no_policy_is_named(model):
     for bad in ("pabee", PABEE, None, 0.9):
         with pytest.raises(TypeError, match="policy must be a Policy"):
             fast.policy = bad
-    with pytest.raises(TypeError, match=r"torch\.dtype such as torch\.bfloat16, got 'bfloat16'"):
-        compile(model, Never(), dtype="bfloat16")
+    for dtype in ("bfloat16", torch.complex64, torch.int8):
+        with pytest.raises(TypeError, match=rf"torch\.dtype such as .*bfloat16, got '?{dtype}"):
+            compile(model, Never(), dtype=dtype)
+    for options in ("depth", 5, ["depth"]):
+        with pytest.raises(TypeError, match="options must be a dictionary, got"):
+            compile(model, Never(), options=options)
+    with pytest.raises(TypeError, match="stats must be a RuntimeStats or None, got 5"):
+        fast.stats = 5
+    assert fast.stats is None
+
+
+def test_torch_compile_leaves_it_as_it_is(model):
+    fast = compile(model, Confidence(0.7))
+    traced = torch.compile(fast)
+    for samples in (5, 1):
+        inputs = inputs_for(model, samples)
+        wanted, got = fast(**inputs), traced(**inputs)
+        assert list(got) == list(wanted)
+        assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+    fast.policy_table[0, 1] = 0.0
+    assert traced(**inputs).exit_layer.tolist() == [1]
+
+
+def test_what_is_printed_is_short(model):
+    fast, inputs = compile(model, Confidence(0.7)), inputs_for(model, 2)
+    assert repr(fast) == (
+        "CompiledModel(bert, exits=[1, 2, 3, 4], policy='confidence', runtime='direct', "
+        "impl='auto')"
+    )
+    assert repr(fast(**inputs)) == (
+        "EarlyExitOutput(logits=[2, 3] float32, prediction=[2] int32, exit_layer=[2] int32, "
+        "score=[2] float32)"
+    )
+    assert repr(model(**inputs, labels=torch.tensor([0, 1]))).endswith(
+        ", logits=[2, 3] float32, exit_logits=4 x [2, 3] float32)"
+    )

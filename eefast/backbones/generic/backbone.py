@@ -57,6 +57,7 @@ class GenericBackbone(Backbone):
         """As `Backbone.check`; inputs without known axes may have any shape."""
         main = self._main(inputs)
         if not self.takes[main]:
+            self._check_tensors(inputs)
             unknown = sorted(inputs.keys() - self.takes.keys())
             if unknown:
                 kind = self.model.config.model_type

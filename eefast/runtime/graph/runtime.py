@@ -15,6 +15,7 @@ from torch import Tensor
 
 from eefast.backbones import Backbone, Inputs
 from eefast.ops import ExitState, Impl, implementation
+from eefast.runtime.batch import check_devices
 from eefast.runtime.graph.buckets import LengthBuckets
 from eefast.runtime.graph.captured import CapturedCall, Nodes
 from eefast.runtime.graph.cuda import BackEnd, CudaGraphDevice
@@ -116,9 +117,7 @@ class GraphRuntime:
             torch.OutOfMemoryError: there is no room for a shape, even with all others discarded.
         """
         samples, length = self._backbone.check(inputs)
-        for name, tensor in inputs.items():
-            if tensor.device != self._on:  # a copy into a buffer would take it in silence
-                raise ValueError(f"{name}: got device {tensor.device}; wanted {self._on}")
+        check_devices(inputs, self._on)  # a copy into a buffer would take them in silence
         if not samples:
             return plan.state(0, self._num_classes, self._on)
         bucket = None
