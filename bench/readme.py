@@ -31,13 +31,13 @@ def table(report: dict[str, Any]) -> str:
     return (
         f"{markdown_table(COLUMNS, report_rows(report))}\n\n"
         f"{task['model']} on {task['title']}. Accuracy and layer speed-up: median (10 to 90 %) "
-        f"over {report['random_halves']} random halves of the "
-        f"{task['validation'] + task['test']} samples that training has not seen; policies are calibrated on one half and judged on the other. Rows are not "
-        "ranked: medians that differ by less than the spread are alike. (The exits alone, on the "
-        f"test split: {exits}.) Wall clock: batch 1, {report['timed']} test samples, variants in "
-        f"turn, ratios of total times; {where['dtype']}, {where['threads']} threads of "
-        f"{where['cpu']}, torch {where['torch']}, transformers {where['transformers']}, seed "
-        f"{task['seed']}.\n\n"
+        f"over {report['random_halves']} random halves of {task['validation'] + task['test']} "
+        "samples that training has not seen: each policy is calibrated on one half and judged on "
+        "the other. Rows are not ranked: medians that differ by less than the spread are alike. "
+        f"(The exits alone, on the test split: {exits}.) Wall clock: the settings chosen on the "
+        f"validation split, batch 1, {report['timed']} test samples, variants in turn, ratios of "
+        f"total times; {where['dtype']}, {where['threads']} threads of {where['cpu']}, torch "
+        f"{where['torch']}, transformers {where['transformers']}, seed {task['seed']}.\n\n"
         f"{against_fixed_depth(report)}\n"
     )
 

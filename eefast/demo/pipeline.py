@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 from rich.console import Console
@@ -20,6 +20,7 @@ from eefast.evaluation import NEVER, evaluate, pooled, repeated_splits
 from eefast.files import write_whole
 from eefast.multi_exit import MultiExitModel
 from eefast.policies import Never
+from eefast.prediction import predict
 from eefast.runtime import compile
 from eefast.traces import cached_trace
 from eefast.training.fine_tune import batches, fine_tune, is_finished
@@ -44,7 +45,7 @@ def run_demo(
     """
     chosen = task_named(task)
     folder = run_folder(output, task, seed)
-    console = Console()
+    console, progress = Console(), sys.stderr.isatty()
     folder.mkdir(parents=True, exist_ok=True)
     data = chosen.load(seed)
     if is_finished(folder / "model"):
@@ -58,11 +59,11 @@ def run_demo(
     traces = {}
     for split, file in files.items():
         encoded = encode(data[split], tokenizer, class_names(data[split]), chosen.max_length)
-        traces[split] = cached_trace(file, model, batches(encoded, tokenizer), progress=True)
+        traces[split] = cached_trace(file, model, batches(encoded, tokenizer), progress=progress)
     policies = {name: choose(traces["validation"]) for name, choose in CHOOSERS.items()}
     for name in STORED:
         model.set_policy(policies[name])
-    model.config.save_pretrained(folder / "model")
+    model.save_policies(folder / "model")
 
     console.print("calibrating on random halves of the validation and test data, many times")
     splits = repeated_splits(
@@ -76,7 +77,7 @@ def run_demo(
         max_length=chosen.max_length,
         timed=TIMED_TEXTS,
         trace=files["test"],
-        progress=True,
+        progress=progress,
     )
     report = make_report(chosen, data, seed, found, splits)
     write_whole(folder / "report.json", json.dumps(report, indent=2) + "\n")
@@ -85,7 +86,14 @@ def run_demo(
         console.print(table)
     console.print(against_fixed_depth(report), highlight=False)
     console.print(f"\nreport, picture and model: {folder}\n", soft_wrap=True)
-    _classify(model, tokenizer, chosen, sentences or chosen.sentences, console)
+    sentences = sentences or chosen.sentences
+    answers = predict(compile(model, policy="beem"), tokenizer, sentences)
+    for sentence, answer in zip(sentences, answers, strict=True):
+        console.print(
+            f"after layer {answer.exit_layer}: {answer.label} ({answer.score:.2f})  {sentence}",
+            highlight=False,
+            markup=False,
+        )
 
 
 def trained(
@@ -116,25 +124,3 @@ def trained(
         seed=seed,
     )
     return model, tokenizer
-
-
-def _classify(
-    model: MultiExitModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    sentences: Sequence[str],
-    console: Console,
-) -> None:
-    names: Any = model.config.id2label
-    fast = compile(model, policy="beem")
-    cut = {"truncation": True, "max_length": task.max_length}
-    batch = tokenizer(list(sentences), padding=True, return_tensors="pt", **cut)
-    out = fast(**batch)
-    probabilities = out.logits.softmax(-1).amax(-1)
-    for i, sentence in enumerate(sentences):
-        label = names[int(out.prediction[i])]
-        console.print(
-            f"after layer {int(out.exit_layer[i])}: {label} ({probabilities[i]:.2f})  {sentence}",
-            highlight=False,
-            markup=False,
-        )

@@ -18,6 +18,7 @@ from eefast.evaluation.result import NEVER, TRANSFORMERS, Evaluation, Row, Timin
 from eefast.measure import host, time_interleaved, versions
 from eefast.multi_exit import MultiExitModel
 from eefast.policies import Budgeted, Never, Policy
+from eefast.prediction import longest_text
 from eefast.runtime import CompiledModel, compile
 from eefast.traces import Simulation, cached_trace, record_trace, simulate
 from eefast.training.fine_tune import batches
@@ -60,7 +61,12 @@ def evaluate(
         raise ValueError("table must hold at least one text, got none")
     if timed < 1:
         raise ValueError(f"timed must be 1 or more, got {timed}")
-    length = _length(model, tokenizer, max_length)
+    longest = longest_text(model, tokenizer)
+    if max_length is None:
+        max_length = longest
+    elif not 1 <= max_length <= (longest or max_length):
+        raise ValueError(f"max_length must be 1 to {longest} for this model, got {max_length}")
+    length = max_length or 10**9
     if policies is None:
         stored = {name: model.get_policy(name) for name in model.config.policies}
         policies = {name: policy for name, policy in stored.items() if policy is not None}
@@ -71,7 +77,8 @@ def evaluate(
     }
     compiled = {name: compile(model, policy) for name, policy in judged.items()}
 
-    classes = [(model.config.id2label or {})[i] for i in range(model.num_classes)]
+    names: Any = model.config.id2label
+    classes = [names[i] for i in range(model.num_classes)]
     data = batches(encode(table, tokenizer, classes, length), tokenizer)
     if trace is None:
         keep: Any = ("scores",) if model.heads.scorer is not None else ()
@@ -102,7 +109,7 @@ def evaluate(
         classes,
         len(table),
         len(rows),
-        length,
+        max_length,
         recorded.exit_layers,
         recorded.accuracies().tolist(),
         list(policies),
@@ -117,16 +124,6 @@ def evaluate(
             **versions("torch", "transformers", "eefast"),
         },
     )
-
-
-def _length(model: MultiExitModel, tokenizer: PreTrainedTokenizerBase, asked: int | None) -> int:
-    limits = tokenizer.model_max_length, model.layers.max_length
-    longest = min(int(limit) for limit in limits if limit is not None)
-    if asked is None:
-        return longest
-    if not 1 <= asked <= longest:
-        raise ValueError(f"max_length must be 1 to {longest} for this model, got {asked}")
-    return asked
 
 
 def _quality(outcome: Simulation, classes: int) -> tuple[float, float | None, float | None]:

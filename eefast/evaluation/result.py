@@ -56,7 +56,7 @@ class Evaluation:
     classes: list[str]
     samples: int  # texts that were judged
     timed: int  # texts that were timed, of these
-    max_length: int  # in tokens
+    max_length: int | None  # in tokens; None: any
     exit_layers: tuple[int, ...]
     exit_accuracies: list[float]  # of each exit for all texts
     policies: list[str]  # names of the rows that were asked for

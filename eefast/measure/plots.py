@@ -65,8 +65,8 @@ def draw_curves(
             places = zip(*points, strict=True)
             axes.step(*places, ".-", where="pre", color=color, lw=1, alpha=0.8, label=name)
         for label, mark in curve.marks.items():
-            style = {"ls": "", "marker": next(markers), "ms": 11, "mec": "black", "zorder": 3}
-            axes.plot(*mark, color=color, label=label, **style)
+            line = axes.plot(*mark, color=color, label=label, ls="", marker=next(markers))[0]
+            line.set(markersize=11, markeredgecolor="black", zorder=3)
     if level is not None:
         axes.axhline(level[1], ls=":", color="grey", label=level[0])
     axes.set(xlabel=x, ylabel=y, xlim=x_limits, ylim=y_limits)

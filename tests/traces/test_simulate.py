@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eefast import ExitTrace, pareto_front, simulate, trade_off
-from eefast.ops import ExitState, HeadWeights, exit_step
+from eefast.ops import ExitState, HeadWeights, Recurrence, exit_step
 from eefast.policies import BEEM, PABEE, PCEE, BERxiT, Budgeted, Confidence, Entropy, Never, Voting
-from eefast.traces import TradeOffPoint
+from eefast.traces import TradeOffPoint, simulate_all
 from tests.traces.made import learned_trace
 
 
@@ -143,3 +143,26 @@ def test_trade_off_is_sorted_and_the_front_is_not_beaten():
 def test_front_by_hand():
     points = [TradeOffPoint(Never(), s, a) for s, a in [(1, 0.9), (2, 0.8), (1.5, 0.7), (3, 0.8)]]
     assert [(p.layer_speedup, p.accuracy) for p in pareto_front(points)] == [(1, 0.9), (3, 0.8)]
+
+
+def test_many_at_once_are_as_each_alone_and_share_runs(monkeypatch):
+    trace = learned_trace(samples=60)
+    policies = [
+        *(BEEM.cost(5, alpha) for alpha in (0.4, 0.9, (0.2, 0.4, 0.6, 0.8, 1.0))),
+        *(BEEM(1.0, alpha) for alpha in (0.9, 1.8)),
+        *(PCEE(t, tau) for t in (1, 2) for tau in (0.5, 0.7)),
+        PCEE(2, 0.5, "confidence"), Voting(2, 0.25), BERxiT(0.6), Entropy(0.5),
+        *(Budgeted(exit) for exit in (2, 4)), Never(),
+    ]  # fmt: skip
+    alone = [simulate(policy, trace) for policy in policies]
+    steps = []
+    step = Recurrence.step
+    monkeypatch.setattr(Recurrence, "step", lambda *a, **k: steps.append(a[3]) or step(*a, **k))
+    together = simulate_all(policies, trace)
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.exit, other.exit)
+        assert torch.equal(one.prediction, other.prediction)
+        assert torch.equal(one.score, other.score)
+    # BEEM's two kinds of weights, PCEE's two tau and two measures, and three others use all exits;
+    # fixed depth uses its own only.
+    assert len(steps) == 5 * (2 + 2 + 1 + 3) + 3
