@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas
 from datasets import ClassLabel, Dataset, load_dataset
 from transformers import PreTrainedTokenizerBase
+
+from eefast.rows import FORMATS, read_rows
 
 
 def load_table(source: str, split: str, text: str, label: str) -> Dataset:
@@ -36,80 +35,47 @@ def load_table(source: str, split: str, text: str, label: str) -> Dataset:
     if text == label:
         raise ValueError(f"texts and labels must be two columns, got {text!r} for both")
     path = Path(source)
-    read = _READERS.get(path.suffix.lower())
-    if path.is_dir() or (path.exists() and read is None):
+    is_file = path.suffix.lower() in FORMATS
+    if path.is_dir() or (path.exists() and not is_file):
         raise ValueError(
-            f"data must be a file ({', '.join(_READERS)}) or the name of a dataset; got "
-            f"{source!r}, a {'folder' if path.is_dir() else 'file of another kind'}"
+            f"data must be a file ({', '.join(FORMATS)}) or the name of a dataset; got {source!r}, "
+            f"a {'folder' if path.is_dir() else 'file of another kind'}"
         )
-    table: Any  # columns by name
-    if read is None:
-        name, _, configuration = source.partition(":")
-        table = load_dataset(name, configuration or None, split=split)
-    elif not path.exists():
-        raise FileNotFoundError(f"no file {source}")
+    if is_file:
+        columns = _columns(path)
+        names = list(columns)
     else:
-        try:
-            table = read(path, label)
-        except ValueError as error:
-            reason = " ".join(str(error).split())  # in one line
-            raise ValueError(f"{source} cannot be read: {reason}") from None
-    names = list(getattr(table, "column_names", table))
+        name, _, configuration = source.partition(":")
+        columns = load_dataset(name, configuration or None, split=split)
+        names = columns.column_names
     for column in (text, label):
         if column not in names:
             raise ValueError(f"{source} has no column {column!r}, only {names}")
-    texts, labels = list(table[text]), list(table[label])
+    texts, labels = list(columns[text]), list(columns[label])
     if not texts:
         raise ValueError(f"{source} holds no rows")
     _check(f"{source}: column {text!r}", texts, (str,), "texts")
+    if all(map(_NUMBER.fullmatch, texts)):
+        raise ValueError(f"{source}: column {text!r} must hold texts; got numbers, {texts[0]!r}")
     one_type = tuple(kind for kind in _LABELS if kind is type(labels[0])) or _LABELS
     _check(f"{source}: column {label!r}", labels, one_type, "names or numbers, all of one type")
-    if isinstance(table, Dataset):  # its features may name the classes
-        table = table.select_columns([text, label])
-        wanted = {text: "text", label: "label"}
-        return table.rename_columns({k: v for k, v in wanted.items() if k != v})
-    return Dataset.from_dict({"text": texts, "label": labels})
+    if is_file:
+        return Dataset.from_dict({"text": texts, "label": labels})
+    table = columns.select_columns([text, label])  # its features may name the classes
+    wanted = {text: "text", label: "label"}
+    return table.rename_columns({k: v for k, v in wanted.items() if k != v})
 
 
-def _read_csv(path: Path, label: str) -> dict[str, list[Any]]:
-    with warnings.catch_warnings():
-        # Of a row that is longer than the header, cells would be dropped.
-        warnings.simplefilter("error", pandas.errors.ParserWarning)
-        try:
-            table = pandas.read_csv(
-                path,
-                dtype={label: str},  # "01" and "true" are names, too
-                keep_default_na=False,
-                na_values=[""],
-                index_col=False,
-                low_memory=False,  # or the type is guessed for one part of the file at a time
-            )
-        except pandas.errors.ParserWarning as warning:
-            raise ValueError(str(warning)) from None
-    return {
-        name: [None if empty else cell for cell, empty in zip(column, column.isna(), strict=True)]
-        for name, column in table.items()
-    }
-
-
-def _read_json(path: Path, label: str) -> dict[str, list[Any]]:
-    text = path.read_text(encoding="utf-8-sig")
-    try:
-        rows = (
-            json.loads(text)
-            if text.lstrip().startswith("[")
-            else [json.loads(line) for line in text.split("\n") if line.strip()]
-        )
-        if not rows or not all(isinstance(row, dict) for row in rows):
-            raise ValueError("it holds none, or something else")
-    except ValueError as error:
-        raise ValueError(f"wanted a list of objects, or one object a line: {error}") from None
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
-
-
-_READERS = {".csv": _read_csv, ".json": _read_json, ".jsonl": _read_json}
 _LABELS = (str, int, bool, float)
+
+
+def _columns(path: Path) -> Any:
+    rows = read_rows(path)
+    missing = ("",) if path.suffix.lower() == ".csv" else ()  # in JSON there is null
+    return {
+        name: [None if row.get(name) in missing else row.get(name) for row in rows]
+        for name in dict.fromkeys(name for row in rows for name in row)
+    }
 
 
 def _check(where: str, values: list[Any], kinds: tuple[type, ...], wanted: str) -> None:

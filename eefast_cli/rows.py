@@ -23,16 +23,9 @@ def read_rows(path: Path, text: str) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError, ValueError: no such file, another format, no rows, or no texts.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    read = _read_csv if _is_csv(path) else _read_json
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = read(file)
-    except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    if not rows:
-        raise ValueError(f"{path} holds no rows")
+    from eefast.rows import read_rows as read
+
+    rows = read(path)
     columns = columns_of(rows)
     if text not in columns:
         raise ValueError(f"{path} has no column {text!r}, only {columns}")
@@ -67,39 +60,4 @@ def row_writer(path: Path, file: TextIO, columns: Sequence[str]) -> Callable[[Ro
 
 
 def _is_csv(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".json", ".jsonl"):
-        raise ValueError(f"{path} must be a .csv, .json or .jsonl file")
-    return suffix == ".csv"
-
-
-def _read_csv(file: TextIO) -> list[dict[str, Any]]:
-    csv.field_size_limit(2**31 - 1)  # of a text; by default 131,072 characters
-    lines = csv.reader(file, strict=True)
-    columns = next(lines, [])
-    if len(set(columns)) < len(columns):
-        raise ValueError(f"two columns have one name: {columns}")
-    rows = []
-    for cells in filter(None, lines):
-        if len(cells) != len(columns):
-            raise ValueError(f"line {lines.line_num} has {len(cells)} cells, not {len(columns)}")
-        rows.append(dict(zip(columns, cells, strict=True)))
-    return rows
-
-
-def _read_json(file: TextIO) -> list[dict[str, Any]]:
-    text = file.read()
-    rows: list[dict[str, Any]]
-    if text.lstrip().startswith("["):
-        rows = json.loads(text)
-    else:
-        rows = []
-        for number, line in enumerate(text.split("\n"), 1):
-            try:
-                rows += [json.loads(line)] if line.strip() else []
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number} is not JSON: {error}") from None
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise ValueError(f"row {number} must be a JSON object, got {type(row).__name__}")
-    return rows
+    return path.suffix.lower() == ".csv"

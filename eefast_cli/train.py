@@ -72,6 +72,7 @@ def train(
         tokenizer,
         encoded,
         output,
+        validation=held_out,
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,

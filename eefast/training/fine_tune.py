@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import sys
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from transformers import (
     set_seed,
 )
 
-from eefast.policies.values import number, whole
+from eefast.policies.values import whole
 from eefast.training.metrics import exit_accuracies
 from eefast.training.run import Run, one_error_of_the_disk
 
@@ -66,12 +66,15 @@ def fine_tune(
         ValueError: an argument out of its range, a text longer than the model takes, or a folder
             that holds a training with other arguments.
         ModuleNotFoundError: accelerate is not installed.
-        OSError: the disk is full. As with the errors before, what was there is as it was.
+        OSError: the disk is full, or `output_dir` holds something else.
+
+    Bad arguments are refused before anything is written.
     """
     import accelerate  # noqa: F401  (Trainer would say so later, and less clearly)
 
     for name, value in (("epochs", epochs), ("learning_rate", learning_rate)):
-        number("fine_tune", name, value, 0, sys.float_info.max)
+        if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a finite number, 0 or more; got {value!r}")
     for name, value in (("batch_size", batch_size), ("save_steps", save_steps)):
         whole("fine_tune", name, value, 1)
     for name, encoded in (("train", train), ("validation", validation)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from transformers import EvalPrediction, PreTrainedModel
 
@@ -29,7 +30,8 @@ def exit_accuracies(model: PreTrainedModel) -> Callable[[EvalPrediction], dict[s
     model.config.keys_to_ignore_at_inference = [key for key in keys if key != "exit_logits"]
 
     def compute(evaluated: EvalPrediction) -> dict[str, float]:
-        exit_logits = evaluated.predictions[1]
+        predictions: Any = evaluated.predictions
+        _, exit_logits = predictions
         right = [(logits.argmax(-1) == evaluated.label_ids).mean() for logits in exit_logits]
         accuracies = {f"exit_{exit}_accuracy": float(r) for exit, r in enumerate(right, 1)}
         return {"accuracy": float(right[-1]), **accuracies}

@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import resource
 import sys
 
 import pytest
@@ -15,11 +16,20 @@ from eefast.training.fine_tune import fine_tune, is_finished
 from tests.models import tiny_model
 
 
-@pytest.fixture
-def tokenizer(tmp_path):
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(90))]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
-    return BertTokenizerFast(str(tmp_path / "vocab.txt"))
+    path = tmp_path_factory.mktemp("tokenizer") / "vocab.txt"
+    path.write_text("\n".join(words))
+    return BertTokenizerFast(str(path))
+
+
+@pytest.fixture(scope="module")
+def at_once(tokenizer, tmp_path_factory):
+    """The folder of a model that was trained without an interruption."""
+    out = tmp_path_factory.mktemp("at-once") / "out"
+    fine_tune(tiny_model(), tokenizer, rows(), out, batch_size=8)
+    return out
 
 
 def rows(count=32):
@@ -92,15 +102,27 @@ def cut(path):
         (None, None),
     ],
 )
-def test_only_a_complete_checkpoint_is_gone_on_from(tokenizer, tmp_path, steps, name, damage):
+def test_only_a_complete_checkpoint_is_gone_on_from(
+    tokenizer, tmp_path, steps, at_once, name, damage
+):
     out = tmp_path / "out"
     checkpoint = interrupted(tokenizer, out, steps)
     if name is not None:
         damage(checkpoint / name)
     fine_tune(tiny_model(), tokenizer, rows(), out, batch_size=8, save_steps=2)
     assert steps == ([2, 3] if name is None else [0, 1, 2, 3])
-    fine_tune(tiny_model(), tokenizer, rows(), tmp_path / "at-once", batch_size=8, save_steps=2)
-    assert equal(weights(out), weights(tmp_path / "at-once"))
+    assert equal(weights(out), weights(at_once))
+
+
+def test_a_damaged_checkpoint_does_not_outlive_those_after_it(tokenizer, tmp_path, steps):
+    out = tmp_path / "out"
+    cut(interrupted(tokenizer, out, steps) / "optimizer.pt")
+    steps.stop = 1
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(tiny_model(), tokenizer, rows(), out, batch_size=8, save_steps=1)
+    steps.stop = None
+    fine_tune(tiny_model(), tokenizer, rows(), out, batch_size=8)
+    assert steps == [0, 1, 2, 3]
 
 
 def test_once_finished_there_is_nothing_to_do(tokenizer, tmp_path, steps):
@@ -160,13 +182,37 @@ def test_a_save_that_is_interrupted_does_not_count(tokenizer, tmp_path, steps, m
     assert not steps  # the last checkpoint holds it all
 
 
+@pytest.mark.parametrize("room", [100_000, 300_000])  # no weights fit in, or no optimizer
+def test_a_full_disk_is_one_error_that_can_be_gone_on_from(tokenizer, tmp_path, room):
+    out, limits = tmp_path / "out", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError, match="out cannot be written"):
+            fine_tune(tiny_model(), tokenizer, rows(), out, batch_size=8, save_steps=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not is_finished(out)
+    fine_tune(tiny_model(), tokenizer, rows(), out, batch_size=8, save_steps=2)
+    assert is_finished(out)
+
+
+def test_a_folder_of_something_else_is_left_alone(tokenizer, tmp_path):
+    tiny_model().save_pretrained(tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(FileExistsError, match="out holds something else"):
+        fine_tune(tiny_model(), tokenizer, rows(), tmp_path / "out")
+    with pytest.raises(FileExistsError, match=r"config\.json holds something else"):
+        fine_tune(tiny_model(), tokenizer, rows(), tmp_path / "out" / "config.json")
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (dict(learning_rate=math.nan), "learning_rate must be in"),
-        (dict(learning_rate=-1.0), "learning_rate must be in"),
-        (dict(epochs=math.inf), "epochs must be in"),
-        (dict(epochs="3"), "epochs must be a number"),
+        (dict(learning_rate=math.nan), "learning_rate must be a finite number"),
+        (dict(learning_rate=-1.0), "learning_rate must be a finite number"),
+        (dict(epochs=math.inf), "epochs must be a finite number"),
+        (dict(epochs="3"), "epochs must be a finite number, 0 or more; got '3'"),
         (dict(batch_size=0), "batch_size must be a whole number, 1 or more"),
         (dict(save_steps=0.5), "save_steps must be a whole number, 1 or more"),
         (
