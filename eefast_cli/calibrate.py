@@ -96,9 +96,13 @@ def calibrate(
 
 def _row(name: str, expected: Expected | None) -> list[str]:
     assert expected is not None
-    (worst, best), (slowest, fastest) = expected.accuracy_interval, expected.layer_speedup_interval
     return [
         name,
-        f"{expected.accuracy:.3f} ({worst:.3f} to {best:.3f})",
-        f"{expected.layer_speedup:.2f}x ({slowest:.2f}x to {fastest:.2f}x)",
+        _with_interval(expected.accuracy, expected.accuracy_interval, ".3f"),
+        _with_interval(expected.layer_speedup, expected.layer_speedup_interval, ".2f"),
     ]
+
+
+def _with_interval(value: float, ends: tuple[float, float], digits: str) -> str:
+    low, high = (format(end, digits) for end in ends)
+    return format(value, digits) + (f" ({low} to {high})" if low != high else "")

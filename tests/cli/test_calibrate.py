@@ -44,7 +44,7 @@ def test_the_policy_is_stored_and_what_to_expect_of_it_is_shown(
     ):
         row = next(line for line in out.splitlines() if name in line)
         assert f"{outcome.accuracy:.3f}" in row
-        assert f"{outcome.layer_speedup:.2f}x" in row
+        assert f"{outcome.layer_speedup:.2f}" in row
     assert f"stored in {model_folder} as its policy {policy!r}" in out
 
 
@@ -100,3 +100,13 @@ def test_errors_are_one_line_and_leave_the_model_alone(
 def test_no_such_folder(shell, folder):
     code, _, err = shell("calibrate", folder / "nowhere", folder / "validation.csv")
     assert (code, err) == (2, f"error: no model folder {folder / 'nowhere'}\n")
+
+
+@pytest.mark.parametrize(
+    "options", [("--policy", "luck"), ("--target-speedup", 2, "--max-accuracy-drop", 0.1)]
+)
+def test_wrong_options_are_found_before_anything_is_recorded(
+    shell, arguments, model_folder, options
+):
+    assert shell(*arguments, *options)[0] == 2
+    assert not (model_folder / "validation_trace.safetensors").exists()
