@@ -155,19 +155,21 @@ def draw_trade_off(
         note: below the plot.
     """
     last = exit_accuracies[-1]
-    # Settings far below the last exit are of no use; what was chosen is always shown.
-    shown = [mark for curve in curves.values() for mark in curve.marks.values()]
-    shown += [(1.0, last - 0.05), (1.0, max(exit_accuracies))]
     exits = zip(exit_layers, exit_accuracies, strict=True)
     fixed = sorted((exit_layers[-1] / layer, accuracy) for layer, accuracy in exits)
+    curves = {"fixed depth (each exit)": Curve(fixed), **curves}
+    # Settings far below the last exit are of no use; what was chosen is always shown.
+    shown = [mark for curve in curves.values() for mark in curve.marks.values()]
+    points = [point for curve in curves.values() for point in curve.points]
+    shown += [point for point in points if point[1] >= last - 0.05]
     draw_curves(
         path,
-        {"fixed depth (each exit)": Curve(fixed), **curves},
+        curves,
         title=title,
         x="layer speed-up",
         y="accuracy",
-        x_limits=(0.9, max(3.5, *(1.1 * x for x, _ in shown))),
-        y_limits=(min(y for _, y in shown) - 0.01, max(y for _, y in shown) + 0.01),
+        x_limits=(0.9, max(1.1 * x for x, _ in shown)),
+        y_limits=(min(last - 0.05, *(y for _, y in shown)) - 0.01, max(y for _, y in shown) + 0.01),
         level=("last exit", last),
         note=note,
     )

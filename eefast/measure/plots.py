@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class Curve(NamedTuple):
     Between two points the curve is a step: who asks for an x in between gets the next point.
     """
 
-    points: Iterable[Point]
+    points: Sequence[Point]
     marks: Mapping[str, Point] = {}
 
 
@@ -60,13 +60,13 @@ def draw_curves(
     markers = iter(_MARKERS)
     figure, axes = plt.subplots(figsize=(9, 5))
     for index, (name, curve) in enumerate(curves.items()):
-        color, points = f"C{index}", list(curve.points)
+        color, points = f"C{index}", curve.points
         if points:
             places = zip(*points, strict=True)
             axes.step(*places, ".-", where="pre", color=color, lw=1, alpha=0.8, label=name)
         for label, mark in curve.marks.items():
             line = axes.plot(*mark, color=color, label=label, ls="", marker=next(markers))[0]
-            line.set(markersize=11, markeredgecolor="black", zorder=3)
+            line.set(markersize=9, markeredgecolor="black", zorder=3)
     if level is not None:
         axes.axhline(level[1], ls=":", color="grey", label=level[0])
     axes.set(xlabel=x, ylabel=y, xlim=x_limits, ylim=y_limits)
