@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/eefast/demo/tweets-1
+DEMO := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/eefast/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
@@ -25,10 +25,14 @@ bench: setup
 	$(BIN)/pytest bench --benchmark-only --benchmark-warmup=on --benchmark-json=build/bench.json
 	$(BIN)/python -m bench.table build/bench.json
 
-# Runs the demo and makes its report the README's.
-results: demo
-	mkdir -p docs/demo
-	cp $(DEMO)/report.json $(DEMO)/trade_off.png docs/demo/
+# Runs the demo on both data sets and makes its reports the README's. The quick start reads the
+# traces of the tweets.
+results: setup
+	$(BIN)/eefast demo
+	$(BIN)/eefast demo --task reviews
+	mkdir -p docs/demo/tweets docs/demo/reviews
+	cp $(DEMO)/tweets-1/report.json $(DEMO)/tweets-1/*.png $(DEMO)/tweets-1/*.safetensors docs/demo/tweets/
+	cp $(DEMO)/reviews-1/report.json docs/demo/reviews/
 	$(BIN)/python -m bench.readme
 
 clean:

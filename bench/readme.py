@@ -1,4 +1,4 @@
-"""Writes the README's table from the committed report of a demo run.
+"""Writes the README's table from the committed reports of two demo runs.
 
 python -m bench.readme           rewrite the table in README.md
 python -m bench.readme --check   exit 1 if README.md does not say what the report says
@@ -10,10 +10,10 @@ import sys
 from typing import Any
 
 from bench import ROOT
-from eefast.demo.report import against_fixed_depth, report_rows
+from eefast.demo.report import against_fixed_depth, gains, report_rows
 from eefast.measure import markdown_table, write_whole
 
-REPORT = ROOT / "docs" / "demo" / "report.json"
+REPORTS = {task: ROOT / "docs" / "demo" / task / "report.json" for task in ("tweets", "reviews")}
 README = ROOT / "README.md"
 BEGIN, END = "<!-- demo: begin -->\n", "<!-- demo: end -->\n"
 
@@ -22,6 +22,11 @@ COLUMNS = [
     "policy", "accuracy", "layer speed-up", "wall clock vs full depth",
     "wall clock vs transformers", "p50 ms", "p90 ms",
 ]  # fmt: skip
+
+
+def reports() -> dict[str, Any]:
+    """The committed reports by task."""
+    return {task: json.loads(path.read_text()) for task, path in REPORTS.items()}
 
 
 def table(report: dict[str, Any]) -> str:
@@ -42,11 +47,22 @@ def table(report: dict[str, Any]) -> str:
     )
 
 
-def rewritten(readme: str, report: dict[str, Any]) -> str:
-    """The README's text with the table of `report` between its two marks."""
+def in_words(report: dict[str, Any]) -> str:
+    """What another data set shows, in a sentence."""
+    task = report["task"]
+    exits = ", ".join(f"{accuracy:.3f}" for accuracy in report["exit_accuracies"])
+    return (
+        f"The same on {task['title']}, {task['validation'] + task['test']} of them held out "
+        f"(the exits alone: {exits}): {gains(report)}.\n"
+    )
+
+
+def rewritten(readme: str, of_task: dict[str, Any]) -> str:
+    """The README's text with the figures of the reports, by task, between its two marks."""
     before, rest = readme.split(BEGIN)
     _, after = rest.split(END)
-    return before + BEGIN + table(report) + END + after
+    figures = f"{table(of_task['tweets'])}\n{in_words(of_task['reviews'])}"
+    return before + BEGIN + figures + END + after
 
 
 def main() -> None:
@@ -55,9 +71,9 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
     old = README.read_text()
-    new = rewritten(old, json.loads(REPORT.read_text()))
+    new = rewritten(old, reports())
     if check and new != old:
-        sys.exit(f"{README.name} does not say what {REPORT} says: run python -m bench.readme")
+        sys.exit(f"{README.name} does not say what docs/demo says: run python -m bench.readme")
     write_whole(README, new)
 
 

@@ -60,7 +60,7 @@ TASKS = {
             load=load_reviews,
             **_MINILM,  # type: ignore[arg-type]
             max_length=96,
-            learning_rate=1.5e-4,
+            learning_rate=5e-5,
             epochs=3,
             sentences=(
                 "a warm, funny and beautifully acted film.",
