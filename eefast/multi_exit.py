@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -234,6 +236,11 @@ class MultiExitModel(PreTrainedModel):
         path = pretrained_model_name_or_path
         if kwargs.get("weights_only") is False:
             raise ValueError("weights_only=False would run code from the checkpoint; remove it")
+        if not Path(path).exists():  # then it must be a name on the hub
+            try:
+                validate_repo_id(str(path))
+            except HFValidationError:
+                raise FileNotFoundError(f"no model folder {path}") from None
         if kwargs.get("config") is None:
             where = {k: v for k, v in kwargs.items() if k in _WHERE}
             try:
