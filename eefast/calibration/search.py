@@ -13,8 +13,6 @@ from eefast.traces import ExitTrace, simulate_all
 P = TypeVar("P", bound=Policy)
 logger = logging.getLogger(__name__)
 
-_ROUNDING = 1e-9  # 0.8 - 0.1 is above 0.7
-
 
 def best(
     settings: Sequence[P],
@@ -44,7 +42,7 @@ def best(
     ranked = range(len(settings))
     name = settings[0].name
     if target_speedup is not None:
-        fast = [i for i in ranked if outcomes[i][1] >= target_speedup * (1 - _ROUNDING)]
+        fast = [i for i in ranked if outcomes[i][1] >= target_speedup]
         if not fast:
             fastest = max(speedup for _, speedup in outcomes)
             raise ValueError(
@@ -54,7 +52,8 @@ def best(
         return settings[max(fast, key=lambda i: outcomes[i])]
     if max_accuracy_drop is not None:
         last = trace.accuracies()[-1].item()
-        good = [i for i in ranked if outcomes[i][0] >= last - max_accuracy_drop - _ROUNDING]
+        floor = last - max_accuracy_drop - 1e-9  # 0.8 - 0.1 is above 0.7
+        good = [i for i in ranked if outcomes[i][0] >= floor]
         if good:
             return settings[max(good, key=lambda i: outcomes[i][::-1])]
         logger.warning(

@@ -67,7 +67,7 @@ def test_target_speedup_takes_the_most_accurate_that_is_fast_enough(policy):
 
 
 def test_target_speedup_is_reached_exactly():
-    """10 / 3 and 5 / 1.5 are one speed-up, however they are rounded."""
+    """An exit that just reaches it counts."""
     trace = learned_trace(exits=10)
     for exit in range(1, 11):
         chosen = calibrate("budgeted", trace, target_speedup=10 / exit)
