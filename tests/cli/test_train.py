@@ -170,4 +170,4 @@ def test_an_interruption_says_how_to_go_on(folder, shell, monkeypatch):
     monkeypatch.setattr(Trainer, "training_step", interrupted)
     code, _, err = shell(*arguments(folder))
     assert code == 130
-    assert err.endswith("interrupted; run it again to go on from the beginning\n")
+    assert err.endswith("interrupted; run it again to begin anew, no checkpoint yet\n")
