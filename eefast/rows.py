@@ -26,6 +26,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = _read_csv(file) if suffix == ".csv" else _read_json(file)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8, save it as that: {error}") from None
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
     if not rows:

@@ -81,7 +81,7 @@ def calibrate(
     layer = trace.exit_layers[fixed.exits_used(trace.num_exits)[0] - 1]
     rows = [
         _row(policy, chosen.expected),
-        _row(f"fixed depth, {layer} layers", fixed.expected),
+        _row(f"fixed depth, {layer} layer{'s' * (layer > 1)}", fixed.expected),
         _row(f"full depth, {trace.exit_layers[-1]} layers", full.expected),
     ]
     title = f"expected, from {len(table)} samples, with 95 % intervals"

@@ -44,6 +44,8 @@ def evaluate(
     from eefast.files import write_whole
     from eefast_cli.common import load
 
+    if output is not None and output.exists() and not output.is_dir():
+        raise FileExistsError(f"--output must be a folder, {output} is a file")
     multi_exit, tokenizer = load(model)
     table = load_table(data, "test", text_column, label_column)
     name = re.sub(r"[^\w.-]+", "-", Path(data).stem)

@@ -53,6 +53,10 @@ def predict(
     if (file is None) is not bool(texts):
         raise ValueError("give texts or --file, one of the two")
     if texts:
+        from eefast.rows import FORMATS
+
+        if texts[0].lower().endswith(FORMATS) and os.path.isfile(texts[0]):
+            raise ValueError(f"{texts[0]} is a file: to classify its rows, --file {texts[0]}")
         if output is not None:
             raise ValueError("--output needs --file: answers to texts are printed")
         print_answers(*load(model), texts, policy, batch_size)
@@ -62,6 +66,8 @@ def predict(
         raise ValueError(f"--output must end with {file.suffix}, as --file, got {output}")
     if output is not None and output.is_dir():
         raise IsADirectoryError(f"--output must be a file, {output} is a folder")
+    if output is not None and not output.parent.is_dir():
+        raise FileNotFoundError(f"--output: no folder {output.parent}")
     rows = read_rows(file, text_column)
     names = _new_columns(columns_of(rows), file)
     texts = [row[text_column] for row in rows]

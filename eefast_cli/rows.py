@@ -28,7 +28,7 @@ def read_rows(path: Path, text: str) -> list[dict[str, Any]]:
     rows = read(path)
     columns = columns_of(rows)
     if text not in columns:
-        raise ValueError(f"{path} has no column {text!r}, only {columns}")
+        raise ValueError(f"{path} has no column {text!r}, only {columns}: give --text-column")
     for number, row in enumerate(rows, 1):
         if not isinstance(row.get(text), str):
             got = row.get(text)

@@ -34,15 +34,18 @@ def train(
     """Give a model exits, train it, and calibrate BEEM.
 
     BEEM is calibrated on the validation data, if there are any. After an interruption, the same
-    command continues from the last checkpoint (one every 100 steps, only the last is kept).
+    command continues from the last checkpoint (one every 100 steps, only the last is kept). Of a
+    finished model the stored policies are kept.
     """
-    from transformers import AutoModel, set_seed
+    from transformers import AutoConfig, AutoModel, set_seed
 
     from eefast.attach import attach_exits
     from eefast.calibration import calibrate
+    from eefast.config import MultiExitConfig
     from eefast.data import class_names, encode, load_table
+    from eefast.multi_exit import MultiExitModel
     from eefast.traces import cached_trace
-    from eefast.training.fine_tune import batches, fine_tune
+    from eefast.training.fine_tune import batches, fine_tune, is_finished
 
     if not Path(model).exists() and (model.count("/") > 1 or model.startswith((".", "/", "~"))):
         raise FileNotFoundError(f"no model folder {model}")  # names have at most one "/"
@@ -52,6 +55,8 @@ def train(
     held_out = None
     if validation is not None:
         held_out = load_table(validation, "validation", text_column, label_column)
+    if isinstance(AutoConfig.from_pretrained(model), MultiExitConfig):
+        raise ValueError(f"{model} has exits already: give the model that it was made from")
     set_seed(seed)
     multi_exit = attach_exits(
         AutoModel.from_pretrained(model),
@@ -67,6 +72,7 @@ def train(
     encoded = encode(table, tokenizer, names, max_length)
     if held_out is not None:
         held_out = encode(held_out, tokenizer, names, max_length)
+    finished = is_finished(output)
     fine_tune(
         multi_exit,
         tokenizer,
@@ -81,8 +87,13 @@ def train(
     if held_out is not None:
         path = output / "validation_trace.safetensors"
         trace = cached_trace(path, multi_exit, batches(held_out, tokenizer), progress=True)
-        multi_exit.set_policy(calibrate("beem", trace))
-        multi_exit.save_policies(output)
+        if finished and "beem" in MultiExitModel.from_pretrained(output).config.policies:
+            typer.echo("its policy 'beem' is kept; to choose it anew: eefast calibrate", err=True)
+        else:
+            if finished:  # what `eefast calibrate` has stored since
+                multi_exit = MultiExitModel.from_pretrained(output)
+            multi_exit.set_policy(calibrate("beem", trace))
+            multi_exit.save_policies(output)
         accuracies = ", ".join(f"{accuracy:.3f}" for accuracy in trace.accuracies())
         typer.echo(f"validation accuracy of each exit: {accuracies}")
     typer.echo(f'saved in {output}; try it: eefast predict {output} "a text"')

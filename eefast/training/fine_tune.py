@@ -131,8 +131,9 @@ def fine_tune(
         try:
             trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         except KeyboardInterrupt:
-            last = run.last_checkpoint() or "the beginning"
-            raise KeyboardInterrupt(f"interrupted; run it again to go on from {last}") from None
+            last = run.last_checkpoint()
+            again = "begin anew, no checkpoint yet" if last is None else f"go on from {last}"
+            raise KeyboardInterrupt(f"interrupted; run it again to {again}") from None
         # Trainer does not unwrap the model's forward from bfloat16 autocast.
         trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
         model.eval()

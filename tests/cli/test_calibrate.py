@@ -39,7 +39,7 @@ def test_the_policy_is_stored_and_what_to_expect_of_it_is_shown(
     full = simulate(Budgeted(2), trace)
     for name, outcome in (
         (policy, wanted.expected),
-        (f"fixed depth, {fixed.exit} layers", fixed.expected),
+        (f"fixed depth, {fixed.exit} layer", fixed.expected),
         ("full depth, 2 layers", full),
     ):
         row = next(line for line in out.splitlines() if name in line)

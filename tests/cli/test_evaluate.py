@@ -69,3 +69,12 @@ def test_errors_are_one_line(tmp_path, monkeypatch, capsys, model, data, words):
     error = " ".join(capsys.readouterr().err.split())
     assert words in error
     assert "Traceback" not in error
+
+
+def test_the_output_must_be_a_folder(tmp_path, monkeypatch, capsys):
+    data = write_texts(tmp_path / "data.csv")
+    call = ["eefast", "evaluate", str(tmp_path / "model"), str(data), "--output", str(data)]
+    monkeypatch.setattr(sys, "argv", call)
+    with pytest.raises(SystemExit):
+        main()
+    assert f"--output must be a folder, {data} is a file" in capsys.readouterr().err

@@ -133,6 +133,8 @@ def test_finished_rows_stay_when_it_stops_halfway(shell, model_folder, reviews, 
         (("--file", "{reviews}", "--output", "out.jsonl"), "--output must end with .csv"),
         (("--file", "{reviews}", "--output", "{folder}.csv"), "must be a file"),
         (("--file", "{reviews}", "--text-column", "words"), "has no column 'words'"),
+        (("--file", "{reviews}", "--output", "{folder}/none/a.csv"), "no folder {folder}/none"),
+        (("{reviews}",), "is a file: to classify its rows, --file {reviews}"),
         (("--policy", "luck", "a text"), "unknown policy 'luck'"),
     ],
 )
@@ -141,7 +143,7 @@ def test_wrong_arguments_are_one_line(shell, model_folder, reviews, folder, argu
     filled = [part.format(reviews=reviews, folder=folder) for part in arguments]
     code, out, err = shell("predict", model_folder, *filled)
     assert (code, out) == (2, "")
-    assert words in err
+    assert words.format(reviews=reviews, folder=folder) in err
     assert len(err.splitlines()) == 1
 
 

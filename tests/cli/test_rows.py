@@ -46,7 +46,7 @@ def test_a_text_may_be_longer_than_the_csv_modules_own_limit(tmp_path):
         ("a.csv", "text\n", "holds no rows"),
         ("a.csv", "text,text\na,b\n", "two columns have one name"),
         ("a.csv", "text,id\na,1\nb\n", "line 3 has 1 cells, not 2"),
-        ("a.csv", "text\né\n".encode("latin-1"), "cannot be read: 'utf-8'"),
+        ("a.csv", "text\né\n".encode("latin-1"), "must be UTF-8, save it as that: 'utf-8'"),
         ("a.csv", 'text\n"open\n', "cannot be read: unexpected end"),
         ("a.csv", "words\na\n", "has no column 'text', only"),
         ("a.jsonl", "\n", "holds no rows"),

@@ -7,6 +7,7 @@ from transformers import BertModel, BertTokenizerFast, Trainer
 from typer.testing import CliRunner
 
 from eefast import ExitTrace, MultiExitModel, compile
+from eefast.policies import BEEM, Confidence
 from eefast_cli.main import app
 
 
@@ -66,6 +67,38 @@ def test_train_again_has_nothing_to_do_and_refuses_other_arguments(folder, caplo
         CliRunner().invoke(
             app, arguments(folder, **{"--learning-rate": 0.1}), catch_exceptions=False
         )
+
+
+def test_train_again_keeps_the_policies_that_were_stored_since(folder):
+    CliRunner().invoke(app, arguments(folder), catch_exceptions=False)
+    model = MultiExitModel.from_pretrained(folder / "out")
+    mine = BEEM(weights=[1, 1], thresholds=[0.25, 0])
+    for policy in (Confidence(threshold=0.5), mine):
+        model.set_policy(policy)
+    model.save_policies(folder / "out")
+    before = (folder / "out" / "config.json").read_bytes()
+    CliRunner().invoke(app, arguments(folder), catch_exceptions=False)
+    assert (folder / "out" / "config.json").read_bytes() == before
+
+
+def test_a_finished_training_without_beem_gets_it_beside_the_others(folder):
+    CliRunner().invoke(app, arguments(folder), catch_exceptions=False)
+    model = MultiExitModel.from_pretrained(folder / "out")
+    model.config.policies.clear()
+    model.set_policy(Confidence(threshold=0.5))
+    model.save_policies(folder / "out")
+    CliRunner().invoke(app, arguments(folder), catch_exceptions=False)
+    again = MultiExitModel.from_pretrained(folder / "out")
+    assert sorted(again.config.policies) == ["beem", "confidence"]
+
+
+def test_a_model_with_exits_is_no_base_model(folder, model_folder, shell):
+    call = arguments(folder)
+    call[1] = str(model_folder)
+    code, _, err = shell(*call)
+    assert (code, err) == (
+        2, f"error: {model_folder} has exits already: give the model that it was made from\n",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -137,4 +170,4 @@ def test_an_interruption_says_how_to_go_on(folder, shell, monkeypatch):
     monkeypatch.setattr(Trainer, "training_step", interrupted)
     code, _, err = shell(*arguments(folder))
     assert code == 130
-    assert err.endswith("interrupted; run it again to go on from the beginning\n")
+    assert err.endswith("interrupted; run it again to begin anew, no checkpoint yet\n")
