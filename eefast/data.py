@@ -50,7 +50,10 @@ def load_table(source: str, split: str, text: str, label: str) -> Dataset:
         names = columns.column_names
     for column in (text, label):
         if column not in names:
-            raise ValueError(f"{source} has no column {column!r}, only {names}")
+            raise ValueError(
+                f"{source} has no column {column!r}, only {names}: name those of the texts and of "
+                "the labels (--text-column, --label-column)"
+            )
     texts, labels = list(columns[text]), list(columns[label])
     if not texts:
         raise ValueError(f"{source} holds no rows")

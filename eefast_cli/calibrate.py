@@ -52,7 +52,7 @@ def calibrate(
     from eefast.prediction import longest_text
     from eefast.traces import cached_trace
     from eefast.training.fine_tune import batches
-    from eefast_cli.common import load
+    from eefast_cli.common import load, warn_of_exits_at_chance
 
     chosen_class = policy_class(policy)
     check_targets(target_speedup, max_accuracy_drop)
@@ -78,6 +78,7 @@ def calibrate(
     full = calibrate(Budgeted, trace, space=[Budgeted(trace.num_exits)])
     multi_exit.set_policy(chosen)
     multi_exit.save_policies(model)
+    warn_of_exits_at_chance(trace)
     layer = trace.exit_layers[fixed.exits_used(trace.num_exits)[0] - 1]
     rows = [
         _row(policy, chosen.expected),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from eefast import MultiExitModel
+    from eefast import ExitTrace, MultiExitModel
 
 
 def load(folder: str | Path) -> tuple[MultiExitModel, PreTrainedTokenizerBase]:
@@ -54,6 +56,19 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         missing = f"neither {' nor '.join(sorted(vocabularies))}"
         raise FileNotFoundError(_no_tokenizer(folder, missing))
     return tokenizer
+
+
+def warn_of_exits_at_chance(trace: ExitTrace) -> None:
+    """Say which exits have learned nothing: no setting of a policy can make up for it."""
+    exits = trace.exits_at_chance()
+    if exits:
+        numbers = ", ".join(map(str, exits))
+        typer.echo(
+            f"exit{'s' * (len(exits) > 1)} {numbers} of {trace.num_exits}: no better than always "
+            "answering the most frequent class; train longer, on more data, or with another "
+            "learning rate",
+            err=True,
+        )
 
 
 def _no_tokenizer(folder: Path, reason: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from eefast_cli.common import load_tokenizer
+from eefast_cli.common import load_tokenizer, warn_of_exits_at_chance
 
 
 def train(
@@ -96,6 +96,7 @@ def train(
             multi_exit.save_policies(output)
         accuracies = ", ".join(f"{accuracy:.3f}" for accuracy in trace.accuracies())
         typer.echo(f"validation accuracy of each exit: {accuracies}")
+        warn_of_exits_at_chance(trace)
     typer.echo(f'saved in {output}; try it: eefast predict {output} "a text"')
 
 

@@ -105,6 +105,19 @@ class ExitTrace:
         """Accuracy of each exit over all samples, [L] float64."""
         return (self.logits.argmax(-1) == self.labels).double().mean(-1)
 
+    def exits_at_chance(self) -> list[int]:
+        """The exits (1-based) no better than always answering the most frequent class.
+
+        That is, by less than two standard errors of its share. No policy gains by such an exit: it
+        wants more training, more data or another learning rate.
+        """
+        samples = len(self.labels)
+        if not samples:
+            return []
+        share = self.labels.bincount().max().item() / samples
+        limit = share + 2 * math.sqrt(share * (1 - share) / samples)
+        return [i for i, a in enumerate(self.accuracies().tolist(), 1) if a <= limit]
+
     def save(self, path: str | Path) -> None:
         """Write the trace to a safetensors file, whole or not at all.
 

@@ -15,6 +15,16 @@ def test_accuracy_of_each_exit():
     assert ExitTrace(logits, torch.tensor([1, 0])).accuracies().tolist() == [0.5, 1.0]
 
 
+def test_exits_that_have_learned_nothing_are_named():
+    """60 of 100 samples are of class 0: 0.60 is chance, 0.69 within two standard errors of it."""
+    labels = torch.tensor([0] * 60 + [1] * 40)
+    right = torch.tensor([[i < n for i in range(100)] for n in (60, 69, 71, 0)])
+    answers = torch.where(right, labels, 1 - labels)
+    trace = ExitTrace(torch.nn.functional.one_hot(answers, 2).float(), labels)
+    assert trace.exits_at_chance() == [1, 2, 4]
+    assert ExitTrace(torch.zeros(2, 0, 2), labels[:0]).exits_at_chance() == []
+
+
 def test_logits_and_scores_are_kept_as_float32_and_labels_as_int64():
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         values = torch.ones(2, 3, 2, dtype=dtype)
