@@ -22,7 +22,7 @@ from eefast.runtime import CompiledModel
 
 
 class _EarlyExitPipeline:
-    """What the pipelines below have beside transformers' own."""
+    """What the pipelines below have beside those that they replace, `theirs`."""
 
     theirs: ClassVar[type]
     model: Any
@@ -79,11 +79,15 @@ class EarlyExitAudioClassificationPipeline(_EarlyExitPipeline, AudioClassificati
     theirs = AudioClassificationPipeline
 
 
-for task, ours in {
+_OURS: dict[str, type[_EarlyExitPipeline]] = {
     "text-classification": EarlyExitTextClassificationPipeline,
     "image-classification": EarlyExitImageClassificationPipeline,
     "audio-classification": EarlyExitAudioClassificationPipeline,
-}.items():
+}
+for task, ours in _OURS.items():
     # `register_pipeline` would warn at each import, and have saved pipelines carry this file.
     tasks = PIPELINE_REGISTRY.supported_tasks
-    tasks[task] = {**tasks[task], "impl": ours}
+    known = tasks[task]["impl"]  # a class, or where it lies
+    name = known.rpartition(".")[2] if isinstance(known, str) else known.__name__
+    if name == ours.theirs.__name__:  # and not a user's own
+        tasks[task] = {**tasks[task], "impl": ours}

@@ -68,6 +68,8 @@ def predict(
         raise IsADirectoryError(f"--output must be a file, {output} is a folder")
     if output is not None and not output.parent.is_dir():
         raise FileNotFoundError(f"--output: no folder {output.parent}")
+    if output is not None and output.exists() and output.samefile(file):
+        raise ValueError(f"--output must be another file than --file, got {output} for both")
     rows = read_rows(file, text_column)
     names = _new_columns(columns_of(rows), file)
     texts = [row[text_column] for row in rows]
@@ -133,8 +135,13 @@ def _written(output: Path | None) -> Iterator[TextIO]:
         return
     part = output.with_name(output.name + ".part")
     try:
-        with part.open("w", encoding="utf-8", newline="") as stream:
+        with part.open("x", encoding="utf-8", newline="") as stream:
             yield stream
+    except FileExistsError:
+        raise FileExistsError(
+            f"{part} holds rows of another run, interrupted or still going on: move it, remove it, "
+            "or give another --output"
+        ) from None
     except OSError as error:
         error.filename = str(part)  # a full disk does not say which
         raise

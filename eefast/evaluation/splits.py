@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from eefast.policies import Policy
@@ -50,17 +49,22 @@ class FixedDepth:
     """One depth for all samples, judged on a trace: what early exit has to beat.
 
     A speed between two depths is that of a mix: each sample is answered at one of the two, drawn at
-    random, so that mean layers and accuracy lie on the line between them. Depths that are no more
-    accurate than a shallower one are left out. That choice is made with the labels of the trace,
-    so it favours fixed depth, if anything.
+    random, so that mean layers and accuracy lie on the line between them. The two are the best pair
+    for it: the curve is the upper hull of all depths, up to the most accurate. It is chosen with
+    the labels of the trace, so it favours fixed depth, if anything.
     """
 
     def __init__(self, trace: ExitTrace) -> None:
-        accuracies = trace.accuracies().cpu().numpy()
-        before = np.maximum.accumulate(np.append(-1.0, accuracies[:-1]))
-        better = accuracies > before
-        self._accuracies: npt.NDArray[np.float64] = accuracies[better]
-        self._layers = np.array(trace.exit_layers, dtype=np.float64)[better]
+        hull: list[tuple[float, float]] = []
+        for layer, accuracy in zip(trace.exit_layers, trace.accuracies().tolist(), strict=True):
+            if hull and accuracy <= hull[-1][1]:
+                continue
+            while len(hull) > 1 and _slope(hull[-2], hull[-1]) <= _slope(
+                hull[-1], (layer, accuracy)
+            ):
+                hull.pop()
+            hull.append((float(layer), accuracy))
+        self._layers, self._accuracies = np.array(hull).T
 
     def accuracy_gain(self, outcome: Simulation) -> float:
         """Accuracy of a policy, less that of fixed depth at the same mean number of layers."""
@@ -139,3 +143,7 @@ def _part(trace: ExitTrace, rows: torch.Tensor) -> ExitTrace:
     scores = None if trace.scores is None else trace.scores[:, rows]
     logits, labels = trace.logits[:, rows], trace.labels[rows]
     return ExitTrace(logits, labels, trace.exit_layers, trace.costs, scores)
+
+
+def _slope(one: tuple[float, float], other: tuple[float, float]) -> float:
+    return (other[1] - one[1]) / (other[0] - one[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,21 +37,16 @@ def cached_trace(
     Args:
         path: of the file; its folder must exist.
         model: a `MultiExitModel`, see `record_trace`.
-        data: batches with "labels", gone through once more than `record_trace` does: no
-            generator. What a `DataLoader` shuffles is recorded anew each time.
+        data: batches with "labels". Shuffled ones are another data set each time.
         progress: show a progress bar.
 
     Raises:
         ValueError: `path` holds something other than a trace, or as `record_trace` does.
-        TypeError: data that can be gone through only once, or as `record_trace` does.
+        TypeError: as `record_trace` does.
         OSError: the trace cannot be saved.
     """
     check_recordable(model, data)
-    if isinstance(data, Iterator):
-        raise TypeError(
-            "data must be batches that can be gone through twice, such as a list or a DataLoader; "
-            f"got a {type(data).__name__}"
-        )
+    data = list(data)  # what is recorded is what the fingerprint is of, in the same order
     fingerprint = _fingerprint(model, data)
     if Path(path).exists():
         kept = ExitTrace.load(path)

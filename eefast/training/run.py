@@ -44,7 +44,8 @@ class Run:
         """Whether the model is there, with all the files that it was saved with."""
         if not self._finished.exists():
             return False
-        return all((self.folder / name).is_file() for name in _read(self._finished)["files"])
+        files = _read(self._finished).get("files", [])
+        return bool(files) and all((self.folder / name).is_file() for name in files)
 
     def check(self, made_of: Mapping[str, Any]) -> None:
         """Refuse to go on with what something else has left here.
@@ -53,12 +54,10 @@ class Run:
             ValueError: another training has begun or finished here; the message says what differs.
             FileExistsError: a file, or a model that was not trained here.
         """
-        if self.is_finished():
-            before = _read(self._finished)["made_of"]
+        if self._finished.exists():  # if a file of it is gone, it is trained again
+            before = _read(self._finished).get("made_of", {})
         elif self._begun.exists():
             before = _read(self._begun)
-        elif self._finished.exists():  # a file is gone: all is trained and written anew
-            return
         elif (self.folder / "config.json").exists() or self.folder.is_file():
             raise FileExistsError(f"{self.folder} holds something else: give another output folder")
         else:

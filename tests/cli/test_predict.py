@@ -102,7 +102,9 @@ def test_of_several_stored_policies_one_must_be_named(shell, model_folder):
     assert "--policy must name one of the stored policies: ['budgeted', 'confidence']" in err
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError("odd text")])
+@pytest.mark.parametrize(
+    "stop", [KeyboardInterrupt, ValueError("odd text"), OSError(28, "disk full")]
+)
 def test_finished_rows_stay_when_it_stops_halfway(shell, model_folder, reviews, monkeypatch, stop):
     def stops_after_two(*args, **kwargs):
         answers = predict(*args, **kwargs)
@@ -117,9 +119,15 @@ def test_finished_rows_stay_when_it_stops_halfway(shell, model_folder, reviews, 
     part = reviews.with_name("out.csv.part")
     assert [row["id"] for row in table(part.read_text())] == ["1", "2"]
     assert output.read_text() == "of another run"
+    again = shell("predict", model_folder, "--file", reviews, "--output", output)
+    assert again[0] == 2
+    assert "holds rows of another run" in again[2]
+    assert [row["id"] for row in table(part.read_text())] == ["1", "2"]
     assert len(err.splitlines()) == 1
     if stop is KeyboardInterrupt:
         assert (code, err) == (130, f"interrupted: the finished rows are in {part}\n")
+    elif isinstance(stop, OSError):
+        assert (code, err) == (2, f"error: [Errno 28] disk full: '{part}'\n")
     else:
         assert (code, err) == (2, "error: odd text\n")
 
@@ -145,13 +153,3 @@ def test_wrong_arguments_are_one_line(shell, model_folder, reviews, folder, argu
     assert (code, out) == (2, "")
     assert words.format(reviews=reviews, folder=folder) in err
     assert len(err.splitlines()) == 1
-
-
-def test_a_full_disk_names_the_file(shell, model_folder, reviews, monkeypatch):
-    full = reviews.with_name("out.csv.part")
-    full.symlink_to("/dev/full")
-    code, _, err = shell(
-        "predict", model_folder, "--file", reviews, "--output", reviews.with_name("out.csv")
-    )
-    assert code == 2
-    assert err == f"error: [Errno 28] No space left on device: '{full}'\n"
