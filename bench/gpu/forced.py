@@ -19,7 +19,7 @@ from bench import ROOT
 from eefast import CompiledModel, RuntimeStats
 from eefast.policies import Confidence
 
-REPORT = ROOT / "docs" / "demo" / "report.json"
+REPORT = ROOT / "docs" / "demo" / "tweets" / "report.json"
 POLICY = Confidence(2.0)
 SEED = 20
 NEVER, ALWAYS = 2.0, 0.0
@@ -27,7 +27,7 @@ NEVER, ALWAYS = 2.0, 0.0
 
 def recorded_histogram(report: Path = REPORT, policy: str = "BEEM-A") -> list[int]:
     """How many test samples exited at each exit under a policy of the demo."""
-    policies = json.loads(report.read_text())["policies"]
+    policies = json.loads(report.read_text())["rows"]
     return next(row["exit_histogram"] for row in policies if row["name"] == policy)
 
 
