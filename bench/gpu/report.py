@@ -13,12 +13,13 @@ Times in us. Variants take turns at every call; each number is a mean over drawn
 over rounds (p10 to p90 of single calls about their median). Wall clock: from the call until the
 GPU is done and the host knows. float16, random weights, tokens and mask already on the GPU.
 
-Exits are forced: in each call all samples exit after a drawn layer m, after all heads up to m have
-been computed, by thresholds written into the policy table. m follows the exits of BEEM-A in
+Exits are forced: in each call all samples exit after a drawn layer m, after all heads up to m
+have been computed, by thresholds written into the policy table. m follows the exits of BEEM-A in
 docs/demo/tweets/report.json (6 exits; of 12 layers, exit i stands for layers 2i-1 and 2i), with a
 fixed seed, and is the same for all variants. For a batch it is the **maximum** of as many draws,
-because rows stay until the last sample exits; so larger batches gain little whatever the runtime. After
-the timing, checks confirmed that samples exited where they had to and that the variants' logits agree.
+because rows stay until the last sample exits; so larger batches gain little whatever the runtime.
+After the timing, checks confirmed that samples exited where they had to and that the variants'
+logits agree.
 
 Speed-up is over the fastest of the variants of full depth, `torch.compile` and `Never()` in a graph
 among them. Its ratio to the layer speed-up says how much of the gain remains: 1.00 is all of it.
