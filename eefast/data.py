@@ -110,9 +110,11 @@ _NUMBER = re.compile(r"-?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)
 
 
 def encode(
-    table: Dataset, tokenizer: PreTrainedTokenizerBase, names: Sequence[str], max_length: int
+    table: Dataset, tokenizer: PreTrainedTokenizerBase, names: Sequence[str], max_length: int | None
 ) -> Dataset:
     """Token ids and class numbers: columns of the tokenizer, and `labels`.
+
+    Texts of more than `max_length` tokens are cut; None: none is.
 
     Raises:
         ValueError: a label that is not among `names`.
@@ -128,7 +130,8 @@ def encode(
         if unknown:
             raise ValueError(f"labels must be among {list(names)}, got {unknown}")
         labels = [number[str(label)] for label in labels]
-        tokens = tokenizer(batch["text"], truncation=True, max_length=max_length)
+        cut = {"truncation": max_length is not None, "max_length": max_length}
+        tokens = tokenizer(batch["text"], **cut)
         return {**tokens, "labels": labels}
 
     return table.map(encode_batch, batched=True, remove_columns=table.column_names)

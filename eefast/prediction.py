@@ -74,8 +74,24 @@ def _predictions(
             yield Prediction(names[number], score, layer)
 
 
-def longest_text(model: MultiExitModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """How many tokens of a text the model takes, by itself and by its tokenizer; None: any."""
+def longest_text(
+    model: MultiExitModel, tokenizer: PreTrainedTokenizerBase, asked: int | None = None
+) -> int | None:
+    """After how many tokens texts are cut; None: never.
+
+    Args:
+        model: takes so many at most, or any number.
+        tokenizer: likewise.
+        asked: a lower number, if one is wanted.
+
+    Raises:
+        ValueError: more than they take, or below 1.
+    """
     limits = [tokenizer.model_max_length, model.layers.max_length]
     # A tokenizer without a limit has one of 1e30.
-    return min((limit for limit in limits if limit is not None and limit < 1e9), default=None)
+    longest = min((limit for limit in limits if limit is not None and limit < 1e9), default=None)
+    if asked is None:
+        return longest
+    if not 1 <= asked <= (longest or asked):
+        raise ValueError(f"max_length must be 1 to {longest} for this model, got {asked}")
+    return asked

@@ -57,11 +57,7 @@ def calibrate(
     chosen_class = policy_class(policy)
     check_targets(target_speedup, max_accuracy_drop)
     multi_exit, tokenizer = load(model)
-    longest = longest_text(multi_exit, tokenizer)
-    if max_length is None:
-        max_length = longest or 10**9
-    if longest is not None and max_length > longest:
-        raise ValueError(f"--max-length must be at most {longest} for {model}, got {max_length}")
+    max_length = longest_text(multi_exit, tokenizer, max_length)
     table = load_table(data, "validation", text_column, label_column)
     classes: Any = multi_exit.config.id2label
     names = [classes[number] for number in range(multi_exit.num_classes)]

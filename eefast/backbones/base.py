@@ -117,7 +117,7 @@ class Backbone(abc.ABC):
         }
         self._embedding: Any = None  # of tokens
         if "inputs_embeds" in self.takes:
-            with contextlib.suppress(NotImplementedError):
+            with contextlib.suppress(NotImplementedError):  # some families do not say where
                 self._embedding = model.get_input_embeddings()
 
     @property

@@ -36,7 +36,7 @@ EQUATION_3 = {
     "BEEM-A, Eq. 3": _calibrated("beem", weights="accuracy"),
     "BEEM-C, Eq. 3": _calibrated("beem", weights="cost"),
 }
-"""BEEM as in its paper: the thresholds bound the errors of those that leave, whatever the speed."""
+"""BEEM as in its paper: thresholds bound the errors of the samples that exit, not the speed."""
 
 CHOOSERS = {**EARLY_EXIT, **FIXED_DEPTH, **EQUATION_3}
 STORED = ("BEEM-A", "PABEE", "PCEE", "entropy", "fixed depth")

