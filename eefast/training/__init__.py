@@ -3,6 +3,7 @@
 from eefast.labels import task_loss
 from eefast.training.berxit import BERxiT
 from eefast.training.eeic import eeic
+from eefast.training.joint import ElasticBERT, Joint, fixed
 from eefast.training.metrics import exit_accuracies
 from eefast.training.objectives import (
     Exits,
@@ -14,20 +15,25 @@ from eefast.training.objectives import (
     weighted,
 )
 from eefast.training.progress import TrainingProgress
+from eefast.training.shallow_deep import ShallowDeep
 from eefast.training.stages import Stage, stages
 from eefast.training.two_stage import DeeBERT, FastBERT
 
 __all__ = [
     "BERxiT",
     "DeeBERT",
+    "ElasticBERT",
     "Exits",
     "FastBERT",
+    "Joint",
     "Objective",
+    "ShallowDeep",
     "Stage",
     "TrainingProgress",
     "beem",
     "eeic",
     "exit_accuracies",
+    "fixed",
     "needs_scores",
     "objective",
     "register_objective",

@@ -151,9 +151,10 @@ def fine_tune(
                 last = run.last_checkpoint()
                 again = "begin anew, no checkpoint yet" if last is None else f"go on from {last}"
                 raise KeyboardInterrupt(f"interrupted; run it again to {again}") from None
-            # Trainer does not unwrap the model's forward from bfloat16 autocast.
-            trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
             resume = None
+        # Trainer does not unwrap the model's forward from bfloat16 autocast. (Nor would the next
+        # stage's wrap it again.)
+        trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
         model.eval()
         run.finish(model, tokenizer, made_of)
 
