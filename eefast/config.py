@@ -27,8 +27,8 @@ class MultiExitConfig(PretrainedConfig):
         head_dropout: dropout before the classifiers, in training.
         scorer_row: give the heads a learned score (see `eefast.heads.ExitHeads`); None: if the
             objective trains one.
-        objective: name of the training objective, "beem", "weighted", "eeic", "berxit" or one of
-            your own (see `eefast.training`).
+        objective: name of the training objective, a paper's or one of your own (see
+            `eefast.training`).
         objective_options: its options by name.
         policies: stored policies by name, as `Policy.to_dict` describes them.
         anatomy: how a model without an adapter is walked (`Anatomy.to_dict`): found once, by
