@@ -100,6 +100,7 @@ class MultiExitModel(PreTrainedModel):
             config.share_pooler,
             config.head_dropout,
             config.scorer_row,
+            config.share_head,
         )
         known = Exits(tuple(config.exits), self.layers.costs, self.num_classes)
         self.objective = objective(config.objective, known, **config.objective_options)

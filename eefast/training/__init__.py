@@ -5,11 +5,13 @@ from eefast.training.berxit import BERxiT
 from eefast.training.eeic import eeic
 from eefast.training.joint import ElasticBERT, Joint, fixed
 from eefast.training.metrics import exit_accuracies
+from eefast.training.mue import MuE
 from eefast.training.objectives import (
     Exits,
     Objective,
     beem,
     needs_scores,
+    needs_shared_head,
     objective,
     register_objective,
     weighted,
@@ -26,6 +28,7 @@ __all__ = [
     "Exits",
     "FastBERT",
     "Joint",
+    "MuE",
     "Objective",
     "ShallowDeep",
     "Stage",
@@ -35,6 +38,7 @@ __all__ = [
     "exit_accuracies",
     "fixed",
     "needs_scores",
+    "needs_shared_head",
     "objective",
     "register_objective",
     "stages",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from eefast.training.joint import weighted_sum
 from eefast.training.objectives import Exits, register_objective
-from eefast.training.two_stage import FIRST, THEN_EXITS
+from eefast.training.two_stage import FIRST, THEN_EXITS, check_other_exits
 
 if TYPE_CHECKING:
     from eefast.multi_exit import MultiExitOutput
@@ -42,7 +42,7 @@ class ShallowDeep:
         mode: "joint" (the paper's "SDN training") or "exits-only" (its "IC-only training").
 
     Raises:
-        ValueError: another mode.
+        ValueError: another mode; or "exits-only" without exits before the last.
     """
 
     stages: tuple[Stage, ...]  # exits only
@@ -54,6 +54,7 @@ class ShallowDeep:
         total = sum(exits.costs)
         self._shares = [sum(exits.costs[:layer]) / total for layer in exits.layers]
         if mode == "exits-only":
+            check_other_exits("shallow-deep", exits)
             self.stages = (FIRST, THEN_EXITS)
         else:
             self.progress = None

@@ -43,6 +43,15 @@ THEN_EXITS = Stage("exits", other_exits, of_other_exits)
 """The other exits, each on its own: the backbone and the last exit are frozen."""
 
 
+def check_other_exits(name: str, exits: Exits) -> None:
+    """Raises ValueError: a model with the last exit alone."""
+    if exits.count < 2:
+        raise ValueError(
+            f"objective {name!r} trains exits before the last, and the model has none; for the "
+            "last alone: objective='fixed'"
+        )
+
+
 @register_objective("deebert")
 class DeeBERT:
     """DeeBERT (Xin et al., ACL 2020, fine-tuning): two stages.
@@ -53,9 +62,15 @@ class DeeBERT:
     In the second stage the last exit stays as good as that of a model without other exits, but
     dropout is on in the frozen layers too, as in the released code. What heads share with the last
     (`share_pooler`) is frozen with it. With one output (C = 1) CE is the squared error.
+
+    Raises:
+        ValueError: no exits before the last.
     """
 
     stages: ClassVar[tuple[Stage, ...]] = (FIRST, THEN_EXITS)
+
+    def __init__(self, exits: Exits) -> None:
+        check_other_exits("deebert", exits)
 
 
 @register_objective("fastbert")
@@ -71,7 +86,7 @@ class FastBERT:
     larger, with a self-attention of their own. Dropout and shared poolers: as for DeeBERT.
 
     Raises:
-        ValueError: one output (regression), which has no distribution.
+        ValueError: no exits before the last, or one output (regression): no distribution.
     """
 
     stages: ClassVar[tuple[Stage, ...]] = (
@@ -80,5 +95,6 @@ class FastBERT:
     )
 
     def __init__(self, exits: Exits) -> None:
+        check_other_exits("fastbert", exits)
         if exits.num_classes == 1:
             raise ValueError("objective 'fastbert' needs classes, got one output (regression)")

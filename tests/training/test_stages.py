@@ -137,7 +137,7 @@ def test_errors_of_stages():
         break
     assert next(stages(model)).name == "backbone"
     with pytest.raises(ValueError, match=r"'exits' of objective 'deebert' has nothing to train"):
-        list(stages(tiny_model(objective="deebert", exits=[4])))
+        list(stages(tiny_model(objective="deebert", share_head=True)))
     model = tiny_model(objective="deebert")
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="'backbone' of objective 'deebert' has nothing to train"):

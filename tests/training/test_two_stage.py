@@ -39,3 +39,12 @@ def test_it_needs_classes():
     with pytest.raises(ValueError, match="'fastbert' needs classes, got one output"):
         tiny_model(classes=1, objective="fastbert")
     assert tiny_model(classes=1, objective="deebert").num_classes == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("deebert", {}), ("fastbert", {}), ("shallow-deep", {"mode": "exits-only"})],
+)
+def test_they_need_exits_before_the_last(name, options):
+    with pytest.raises(ValueError, match=f"'{name}' trains exits before the last, and the model"):
+        tiny_model(exits=[4], objective=name, objective_options=options)
