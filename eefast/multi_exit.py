@@ -99,6 +99,7 @@ class MultiExitModel(PreTrainedModel):
             config.share_pooler,
             config.head_dropout,
             config.scorer_row,
+            config.share_head,
         )
         self.objective = objective(config.objective, **config.objective_options)
         self._policy_tensors: dict[str, dict[str, Tensor]] = {}  # by name of the policy

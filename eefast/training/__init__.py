@@ -4,10 +4,12 @@ from eefast.labels import task_loss
 from eefast.training.berxit import BERxiT
 from eefast.training.eeic import eeic
 from eefast.training.metrics import exit_accuracies
+from eefast.training.mue import MuE
 from eefast.training.objectives import (
     Objective,
     beem,
     needs_scores,
+    needs_shared_head,
     objective,
     register_objective,
     weighted,
@@ -15,11 +17,13 @@ from eefast.training.objectives import (
 
 __all__ = [
     "BERxiT",
+    "MuE",
     "Objective",
     "beem",
     "eeic",
     "exit_accuracies",
     "needs_scores",
+    "needs_shared_head",
     "objective",
     "register_objective",
     "task_loss",

@@ -81,6 +81,11 @@ def needs_scores(name: str) -> bool:
     return getattr(_REGISTRY.get(name), "needs_scores", False)
 
 
+def needs_shared_head(name: str) -> bool:
+    """Whether the objective of that name trains one head for all exits."""
+    return getattr(_REGISTRY.get(name), "needs_shared_head", False)
+
+
 def exit_logits_of(output: MultiExitOutput) -> Sequence[Tensor]:
     """Logits of every exit, L times [B, C]."""
     assert output.exit_logits is not None  # a model always gives them
