@@ -221,6 +221,8 @@ class Backbone(abc.ABC):
     def readout(self, index: int, hidden: Tensor, context: Any) -> tuple[Tensor, Tensor | None]:
         """What an exit after layer `index` reads, as `eefast.ops.exit_step` takes it.
 
+        Index 0 is for `hidden` as `start` gives it.
+
         ([R, T, D], None): the first token of each row, which is what is read unless a family says
         otherwise. ([R, D], None): a vector per row. ([M, D], [R] int64): row r is vector
         offsets[r] of the flattened tokens.
@@ -275,3 +277,19 @@ def gathered(vectors: Tensor, offsets: Tensor | None) -> Tensor:
     if offsets is not None:
         return vectors.index_select(0, offsets)
     return vectors.select(1, 0) if vectors.dim() == 3 else vectors
+
+
+def embedded(backbone: Backbone, hidden: Tensor, context: Context) -> Tensor:
+    """The vectors [R, D] before layer 1, to be compared with what an exit after layer 1 reads.
+
+    Raises:
+        ValueError: layer 1 gives vectors of another width.
+    """
+    vectors = gathered(*backbone.readout(0, hidden, context))
+    width = backbone.widths[0]
+    if vectors.shape[-1] != width:
+        raise ValueError(
+            "a policy by similarity compares the embedding with layer 1, and this model's are of "
+            f"widths {vectors.shape[-1]} and {width}"
+        )
+    return vectors

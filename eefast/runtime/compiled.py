@@ -237,6 +237,10 @@ class CompiledModel(PreTrainedModel):
             self.model.num_classes,
             self.model.device,
         )
+        if plan.similarity:
+            model = self.model
+            implementation(self.impl, model.device, model.dtype, op="similarity_step")
+            policy.check(model.num_exits, model.num_classes, similarity=model.has_similarity)
         if table is not None:
             plan.table.copy_(table)
         self._plan = plan  # complete: another thread may call from now on

@@ -25,7 +25,7 @@ KINDS = [
     (keep, gain)
     for keep in Keep
     for gain in Gain
-    if keep is not Keep.NOT_SCORE and gain not in (Gain.SCORE, Gain.VOTES)
+    if keep is not Keep.NOT_SCORE and gain not in (Gain.SCORE, Gain.VOTES, Gain.SIMILARITY)
 ]
 
 
