@@ -170,6 +170,17 @@ class Backbone(abc.ABC):
                 self._check_shape(name, tensor.shape, samples, tokens, main)
         return samples, tokens
 
+    def padding_only(self, samples: int, tokens: int) -> dict[str, Tensor]:
+        """`input_ids` [samples, tokens] that are all padding: for calls whose answer has no use.
+
+        Raises:
+            TypeError: the model takes no `input_ids`.
+        """
+        padding = self.padding.get("input_ids")
+        if padding is None:
+            raise TypeError("the model takes no input_ids")
+        return {"input_ids": torch.full((samples, tokens), int(padding), device=self.device)}
+
     def check_ids(self, inputs: Inputs) -> None:
         """Refuse ids that a table of the model does not have. For after an error: ids are read.
 
