@@ -12,6 +12,7 @@ from torch import Tensor
 
 from eefast.ops import ScorerKind, reached
 from eefast.policies import Policy
+from eefast.traces.metrics import measure
 from eefast.traces.trace import ExitTrace
 
 
@@ -25,6 +26,7 @@ class Simulation:
     labels: Tensor  # (N,) int64
     exit_layers: tuple[int, ...]  # layer of each exit
     costs: tuple[float, ...]  # relative cost of each layer
+    num_classes: int  # C
 
     def __repr__(self) -> str:
         return (
@@ -37,10 +39,23 @@ class Simulation:
         """The layer after which each sample exits, [N] int64."""
         return torch.tensor(self.exit_layers, device=self.exit.device)[self.exit - 1]
 
+    def metric(self, name: str) -> float:
+        """A metric of the answers, NaN where it is undefined; see `eefast.traces.metrics.measure`.
+
+        Raises:
+            ValueError: an unknown metric, or one that is not of this task.
+            ModuleNotFoundError: the package that it needs is not installed.
+        """
+        return measure(name, self.labels, self.prediction, self.num_classes)
+
     @property
     def accuracy(self) -> float:
-        """Share of samples answered as labelled; NaN if there are none."""
-        return (self.prediction == self.labels).double().mean().item()
+        """Share of samples answered as labelled; NaN if there are none.
+
+        Raises:
+            ValueError: of a model with one output (regression).
+        """
+        return self.metric("accuracy")
 
     @property
     def mean_layers(self) -> float:
@@ -121,6 +136,7 @@ def simulate_all(policies: Iterable[Policy], trace: ExitTrace) -> list[Simulatio
                 trace.labels,
                 trace.exit_layers,
                 trace.costs,
+                trace.num_classes,
             )
     return [outcomes[number] for number in range(len(outcomes))]
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from eefast.files import whole
 from eefast.labels import check_classes
+from eefast.traces.metrics import measure
 
 _FORMAT = "eefast-trace-1"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -101,9 +102,20 @@ class ExitTrace:
     def num_classes(self) -> int:
         return self.logits.shape[2]
 
+    def metric(self, name: str) -> Tensor:
+        """A metric of each exit over all samples, [L] float64; see `eefast.traces.metrics.measure`.
+
+        Raises:
+            ValueError: an unknown metric, or one that is not of this task.
+            ModuleNotFoundError: the package that it needs is not installed.
+        """
+        answers = self.logits.argmax(-1)
+        values = [measure(name, self.labels, answer, self.num_classes) for answer in answers]
+        return torch.tensor(values, dtype=torch.float64)
+
     def accuracies(self) -> Tensor:
         """Accuracy of each exit over all samples, [L] float64."""
-        return (self.logits.argmax(-1) == self.labels).double().mean(-1)
+        return self.metric("accuracy")
 
     def exits_at_chance(self) -> list[int]:
         """The exits (1-based) no better than always answering the most frequent class.
