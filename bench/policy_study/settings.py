@@ -69,6 +69,7 @@ class Training:
     epochs: float
     learning_rate: float
     max_length: int  # of a text, in tokens
+    readout: str = "mean"  # what exits read; both backbones were pretrained with a mean over tokens
     validation: int | None = None  # texts that traces keep, the first of the split; None: all
     test: int | None = None
 

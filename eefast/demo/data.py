@@ -43,7 +43,7 @@ def load_tweets(seed: int = 0, held_out: int = 4000) -> DatasetDict:
         for row in csv.DictReader(file):
             first_label.setdefault(row["text"].strip(), row["sentiment"])
     names = sorted(set(first_label.values()))
-    return random_splits(list(first_label), list(first_label.values()), names, seed, held_out)
+    return _split(list(first_label), list(first_label.values()), names, seed, held_out)
 
 
 def load_reviews(seed: int = 0, held_out: int = 1500) -> DatasetDict:
@@ -58,7 +58,7 @@ def load_reviews(seed: int = 0, held_out: int = 1500) -> DatasetDict:
         rows = [row for row in csv.DictReader(file) if row["source"] == "rotten_tomatoes"]
     names = ["negative", "positive"]
     labels = [names[int(row["label"])] for row in rows]
-    return random_splits([row["text"] for row in rows], labels, names, seed, held_out)
+    return _split([row["text"] for row in rows], labels, names, seed, held_out)
 
 
 def labelled(texts: list[str], labels: list[str], names: list[str]) -> Dataset:
@@ -67,10 +67,9 @@ def labelled(texts: list[str], labels: list[str], names: list[str]) -> Dataset:
     return table.cast_column("label", ClassLabel(names=names))
 
 
-def random_splits(
+def _split(
     texts: list[str], labels: list[str], names: list[str], seed: int, held_out: int
 ) -> DatasetDict:
-    """Validation and test splits of `held_out` texts each, drawn by `seed`; the rest is `train`."""
     table = labelled(texts, labels, names).shuffle(seed=seed)
     rest = len(table) - 2 * held_out
     return DatasetDict(
