@@ -19,7 +19,7 @@ def trace_of(rights, layers=()):
 
 def test_fixed_depth_gains_nothing_over_itself():
     trace = trace_of([3, 6, 8, 9])
-    fixed = FixedDepth(trace)
+    fixed = FixedDepth.of(trace)
     for exit in range(1, 5):
         outcome = simulate(Budgeted(exit), trace)
         assert fixed.accuracy_gain(outcome) == pytest.approx(0, abs=1e-12)
@@ -42,14 +42,14 @@ def test_gains_by_hand(accuracy, layers, points, ratio):
 
     outcome = Outcome()
     outcome.accuracy, outcome.mean_layers = accuracy, layers
-    fixed = FixedDepth(trace_of([6, 8, 7], layers=(2, 4, 6)))
+    fixed = FixedDepth.of(trace_of([6, 8, 7], layers=(2, 4, 6)))
     assert fixed.accuracy_gain(outcome) == pytest.approx(points)
     assert fixed.speedup_gain(outcome) == pytest.approx(ratio)
 
 
 def test_a_mix_is_of_the_best_two_depths():
     """Of layers with 4, 5 and 9 right, a mix of the first and the third beats the second."""
-    fixed = FixedDepth(trace_of([4, 5, 9]))
+    fixed = FixedDepth.of(trace_of([4, 5, 9]))
     outcome = simulate(Budgeted(2), trace_of([4, 5, 9]))
     assert fixed.accuracy_gain(outcome) == pytest.approx(0.5 - 0.65)
     assert fixed.speedup_gain(outcome) == pytest.approx(1.4 / 2)
@@ -87,7 +87,7 @@ def test_a_split_is_what_calibrating_and_simulating_by_hand_gives():
     outcome = simulate(policy, judge)
     assert found.accuracy == (outcome.accuracy,) * 3
     assert found.layer_speedup == (outcome.layer_speedup,) * 3
-    assert found.accuracy_gain.median == FixedDepth(judge).accuracy_gain(outcome)
+    assert found.accuracy_gain.median == FixedDepth.of(judge).accuracy_gain(outcome)
 
 
 @pytest.mark.parametrize("name", ["berxit", "mue"])
