@@ -22,6 +22,8 @@ class MultiExitConfig(PretrainedConfig):
             None: after every layer.
         head: "linear" or "pooler" (see `eefast.heads.ExitHeads`).
         share_pooler: one pooler for all exits.
+        readout: what an exit reads of a text's tokens: "first" or "last" (that is not padding), or
+            "mean"; None: what the family's own classifier reads.
         head_dropout: dropout before the classifiers, in training.
         scorer_row: give the heads a learned score (see `eefast.heads.ExitHeads`); None: if the
             objective trains one.
@@ -55,6 +57,7 @@ class MultiExitConfig(PretrainedConfig):
         exits: Sequence[int] | None = None,
         head: HeadKind = "linear",
         share_pooler: bool = False,
+        readout: str | None = None,
         head_dropout: float = 0.1,
         scorer_row: bool | None = None,
         objective: str = "beem",
@@ -89,6 +92,7 @@ class MultiExitConfig(PretrainedConfig):
         self.exits = exits
         self.head = head
         self.share_pooler = share_pooler
+        self.readout = readout
         self.head_dropout = head_dropout
         self.scorer_row = needs_scores(objective) if scorer_row is None else scorer_row
         self.objective = objective

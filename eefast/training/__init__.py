@@ -3,7 +3,7 @@
 from eefast.labels import task_loss
 from eefast.training.berxit import BERxiT
 from eefast.training.eeic import eeic
-from eefast.training.metrics import exit_accuracies
+from eefast.training.metrics import exit_accuracies, exit_correlations
 from eefast.training.objectives import (
     Objective,
     beem,
@@ -19,6 +19,7 @@ __all__ = [
     "beem",
     "eeic",
     "exit_accuracies",
+    "exit_correlations",
     "needs_scores",
     "objective",
     "register_objective",

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from eefast.policies.values import whole
-from eefast.training.metrics import exit_accuracies
+from eefast.training.metrics import exit_accuracies, exit_correlations
 from eefast.training.run import Run, one_error_of_the_disk
 
 EVALUATION_BATCH = 64
@@ -54,7 +54,8 @@ def fine_tune(
         tokenizer: pads the batches.
         train: columns of the tokenizer, and `labels` (see `eefast.data.encode`).
         output_dir: folder of the finished model.
-        validation: if given, each exit's accuracy on it is reported after each epoch.
+        validation: if given, each exit's accuracy on it (of a regression its correlations) is
+            reported after each epoch.
         epochs: passes over the data.
         batch_size: samples a step; batches are made of texts of similar length.
         learning_rate: peak of AdamW's, after a warm-up over a tenth of the steps, then linearly
@@ -115,6 +116,7 @@ def fine_tune(
         logging_steps=50,
         report_to="none",
     )
+    metrics = exit_correlations if model.config.num_labels == 1 else exit_accuracies
     trainer = Trainer(
         model,
         arguments,
@@ -122,7 +124,7 @@ def fine_tune(
         train,
         validation,
         processing_class=tokenizer,
-        compute_metrics=None if validation is None else exit_accuracies(model),
+        compute_metrics=None if validation is None else metrics(model),
     )
     with one_error_of_the_disk(run.folder):
         resume = run.begin(made_of)
