@@ -42,7 +42,7 @@ def profile(
     from rich.console import Console
 
     from eefast import compile
-    from eefast.calibration.costs import Costs
+    from eefast.calibration import Costs
     from eefast.measure import processor, terminal_table
     from eefast.measure import profile as measured
     from eefast.prediction import longest_text

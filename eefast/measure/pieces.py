@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from eefast.backbones import Inputs, gathered
 from eefast.measure.timing import Call, take_turns
@@ -88,8 +89,6 @@ def flops(model: MultiExitModel, inputs: Inputs) -> tuple[list[int], list[int]]:
     Raises:
         ValueError: inputs that the model cannot take.
     """
-    from torch.utils.flop_counter import FlopCounterMode  # which imports Triton
-
     backbone, exits = model.layers, model.config.exits
     backbone.check(inputs)
     layers: list[int] = []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eefast.calibration.costs import Costs
+from eefast.calibration import Costs
 
 
 def test_lengths_are_timed_and_costs_written(model_folder, shell, tmp_path):
@@ -18,6 +18,21 @@ def test_lengths_are_timed_and_costs_written(model_folder, shell, tmp_path):
     costs = Costs.load(output)
     assert (len(costs.layers), len(costs.exits), costs.unit) == (2, 2, "ms")
     assert min(*costs.layers, *costs.exits) > 0
+
+
+def test_calibration_reads_the_costs(model_folder, folder, shell, tmp_path):
+    output = tmp_path / "costs.json"
+    shell("profile", model_folder, "--length", 4, "--rounds", 1, "--output", output)
+    costs = Costs.load(output)
+    everything = 1.01 * sum(costs.layers + costs.exits)
+    columns = ("--text-column", "review", "--label-column", "verdict", "--policy", "pabee")
+    data = (model_folder, folder / "validation.csv", *columns, "--costs", output)
+    code, out, _ = shell("calibrate", *data, "--budget", everything)
+    assert code == 0
+    assert "stored in" in out
+    code, _, err = shell("calibrate", *data, "--budget", costs.layers[0] / 2)
+    assert code == 2
+    assert "budget" in err
 
 
 def test_texts_have_their_own_lengths(model_folder, shell, tmp_path):
