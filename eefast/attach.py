@@ -24,6 +24,7 @@ _OPTIONS = {
     "objective",
     "objective_options",
     "scorer_row",
+    "share_head",
 }
 
 
@@ -57,7 +58,7 @@ def attach_exits(
             "fresh": all are new. None: "keep", or, if no head of that kind is found in a task
             model, "fresh" with a warning.
         **options: further fields of the config: num_labels, or id2label or label2id, which is its
-            inverse (by default the model's); head_dropout, scorer_row, objective,
+            inverse (by default the model's); head_dropout, scorer_row, share_head, objective,
             objective_options.
 
     Raises:

@@ -145,19 +145,22 @@ def pooled(traces: Sequence[ExitTrace]) -> ExitTrace:
     """The samples of several traces of one model in one trace, without hidden vectors."""
     first = traces[0]
     scores = [trace.scores for trace in traces if trace.scores is not None]
+    similarities = [trace.similarity for trace in traces if trace.similarity is not None]
     return ExitTrace(
         torch.cat([trace.logits for trace in traces], 1),
         torch.cat([trace.labels for trace in traces]),
         first.exit_layers,
         first.costs,
         torch.cat(scores, 1) if scores else None,
+        similarity=torch.cat(similarities, 1) if similarities else None,
     )
 
 
 def _part(trace: ExitTrace, rows: torch.Tensor) -> ExitTrace:
     scores = None if trace.scores is None else trace.scores[:, rows]
+    similarity = None if trace.similarity is None else trace.similarity[:, rows]
     logits, labels = trace.logits[:, rows], trace.labels[rows]
-    return ExitTrace(logits, labels, trace.exit_layers, trace.costs, scores)
+    return ExitTrace(logits, labels, trace.exit_layers, trace.costs, scores, similarity=similarity)
 
 
 def _slope(one: tuple[float, float], other: tuple[float, float]) -> float:

@@ -90,9 +90,10 @@ def test_a_split_is_what_calibrating_and_simulating_by_hand_gives():
     assert found.accuracy_gain.median == FixedDepth.of(judge).accuracy_gain(outcome)
 
 
-def test_the_same_seed_gives_the_same_and_learned_scores_go_along():
+@pytest.mark.parametrize("name", ["berxit", "mue"])
+def test_the_same_seed_gives_the_same_and_what_policies_read_goes_along(name):
     pool = learned_trace(exits=4, samples=60)
-    choosers = {"berxit": lambda half: calibrate("berxit", half, max_accuracy_drop=0.01)}
+    choosers = {name: lambda half: calibrate(name, half, max_accuracy_drop=0.01)}
     first = repeated_splits(choosers, pool, splits=3)
     assert first == repeated_splits(choosers, pool, splits=3)
     assert first != repeated_splits(choosers, pool, splits=3, seed=1)
@@ -108,6 +109,7 @@ def test_pooled_traces_are_one_after_the_other():
     assert torch.equal(both.logits, torch.cat([a.logits, b.logits], 1))
     assert torch.equal(both.labels, torch.cat([a.labels, b.labels]))
     assert torch.equal(both.scores, torch.cat([a.scores, b.scores], 1))
+    assert torch.equal(both.similarity, torch.cat([a.similarity, b.similarity], 1))
     assert (both.exit_layers, both.costs) == (a.exit_layers, a.costs)
 
 

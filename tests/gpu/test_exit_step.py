@@ -88,7 +88,7 @@ def test_a_vocabulary(impl, dtype, pooler, rows):
 
 
 @pytest.mark.parametrize("keep", [k for k in Keep if k is not Keep.NOT_SCORE])
-@pytest.mark.parametrize("gain", [g for g in Gain if g not in (Gain.SCORE, Gain.VOTES)])
+@pytest.mark.parametrize("gain", [g for g in Gain if g < Gain.SCORE])
 @pytest.mark.parametrize("strict", [False, True])
 def test_every_kind_over_all_exits(impl, keep, gain, strict):
     threshold = -0.5 if gain is Gain.NEGATIVE_ENTROPY else 1.25
@@ -126,6 +126,8 @@ PARTS = [
 @pytest.mark.parametrize(("accumulate", "kind", "keep", "gain"), PARTS)
 @pytest.mark.parametrize("c", [1, 3, 100, 500])
 def test_accumulators_and_scorers(impl, accumulate, kind, keep, gain, c):
+    if c == 1 and accumulate and keep is Keep.AGREE:
+        pytest.skip("refused: tests/ops/test_arguments.py")
     network = kind is ScorerKind.NETWORK
     if impl == "triton" and c > 128 and (network or accumulate is Accumulate.LOG_PROBABILITIES):
         pytest.skip("refused: tests/kernels")
