@@ -172,7 +172,7 @@ def crossed(study: Results) -> str:
     rows = []
     for name, system in study["systems"].items():
         own = system["points"].get("1.5")
-        reached = {o: found.get(f"{name} on {o}", {}).get("1.5", [None])[0] for o in objectives}
+        reached = {o: (found.get(f"{name} on {o}") or [None])[0] for o in objectives}
         reached[system["objective"]] = None if own is None else own["accuracy"]["seeds"][0]
         rows.append([name, *("" if a is None else f"{a:.3f}" for a in reached.values())])
     return markdown_table(["policy", *objectives], rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eefast.calibration import calibrate
@@ -40,7 +40,9 @@ class System:
         """The policy at its paper's own calibration."""
         if self.calibrated:
             return calibrate(self.policy, trace, **self.options)
-        return policy_class(self.policy).default(trace.num_exits)
+        policy = policy_class(self.policy).default(trace.num_exits)
+        # What some settings mean depends on the number of classes: entropy in nats.
+        return replace(policy, num_exits=trace.num_exits, num_classes=trace.num_classes)
 
 
 def beem(name: str, **options: Any) -> System:
