@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from eefast.backbones import base_model_of, has_adapter, study
@@ -23,6 +24,7 @@ _OPTIONS = {
     "objective",
     "objective_options",
     "scorer_row",
+    "share_head",
 }
 
 
@@ -56,7 +58,7 @@ def attach_exits(
             "fresh": all are new. None: "keep", or, if no head of that kind is found in a task
             model, "fresh" with a warning.
         **options: further fields of the config: num_labels, or id2label or label2id, which is its
-            inverse (by default the model's); head_dropout, scorer_row, objective,
+            inverse (by default the model's); head_dropout, scorer_row, share_head, objective,
             objective_options.
 
     Raises:
@@ -103,6 +105,8 @@ def attach_exits(
             warnings.warn(f"{what}: all exits start anew", stacklevel=2)
     attached = MultiExitModel(config, backbone)
     attached.heads.to(backbone.device, backbone.dtype)
+    if isinstance(attached.objective, nn.Module):
+        attached.objective.to(backbone.device)
     attached.train(model.training)
     if found is not None and fits and init != "fresh":
         exits = range(1, attached.num_exits + 1) if init == "copy" else [attached.num_exits]
