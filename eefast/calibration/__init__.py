@@ -85,4 +85,5 @@ def calibrate(
     chosen = recipe(trace, goal, **options) if recipe else search(policy, trace, goal, **options)
     outcome = simulate(chosen, trace)
     chosen = dataclasses.replace(chosen, num_exits=trace.num_exits, num_classes=trace.num_classes)
-    return chosen.expecting(expectation(outcome))
+    # What is expected is an accuracy, which a regression has not.
+    return chosen.expecting(expectation(outcome) if trace.num_classes > 1 else None)

@@ -22,7 +22,7 @@ from eefast.policies import (
     Policy,
     Voting,
 )
-from tests.traces.made import learned_trace
+from tests.traces.made import learned_trace, regression_trace
 
 SEARCHED = ["pabee", "pcee", "entropy", "confidence", "eeic", "berxit", "budgeted"]
 
@@ -191,6 +191,20 @@ def test_default_dtype_does_not_matter(policy):
     finally:
         torch.set_default_dtype(torch.float32)
     assert got == wanted
+
+
+def test_a_regression_is_calibrated_by_a_correlation():
+    trace = regression_trace()
+    chosen = calibrate("pabee", trace, metric="spearman", target_speedup=1.5)
+    settings = PABEE.settings(trace)
+    outcomes = [simulate(setting, trace) for setting in settings]
+    fast = [s for s in outcomes if s.layer_speedup >= 1.5]
+    outcome = simulate(chosen, trace)
+    assert outcome.metric("spearman") == max(s.metric("spearman") for s in fast)
+    assert outcome.layer_speedup >= 1.5
+    assert (chosen.num_classes, chosen.expected) == (1, None)
+    with pytest.raises(ValueError, match="metric must be one of pearson, spearman"):
+        calibrate("pabee", trace)
 
 
 def test_bad_calls():
