@@ -22,6 +22,8 @@ from eefast.ops import (
 )
 from eefast.runtime.plan import Plan, Stage
 
+_ANSWER = Step(1, 1, Keep.NEVER, Gain.ONE).pack()
+
 
 @dataclass(slots=True)
 class Batch:
@@ -147,9 +149,6 @@ class SimilarityBatch(Batch):
         )
 
 
-_ANSWER = Step(1, 1, Keep.NEVER, Gain.ONE).pack()
-
-
 class Batches:
     """Opens the batches of a backbone, whose exit step may depend on the number of rows.
 
@@ -192,7 +191,7 @@ class Batches:
             ValueError: the implementation asked for has no similarity step, and the plan needs it.
         """
         common = self._backbone, self._exit_step_for, table, state, len(state.score)
-        if not plan.similarity:
+        if not plan.by_similarity:
             return Batch(*common)
         return SimilarityBatch(
             *common, similarity_step=self._similarity_step(), head=plan.stages[-1].head

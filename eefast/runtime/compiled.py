@@ -238,7 +238,7 @@ class CompiledModel(PreTrainedModel):
             self.model.num_classes,
             self.model.device,
         )
-        if plan.similarity:
+        if plan.by_similarity:
             model = self.model
             implementation(self.impl, model.device, model.dtype, op="similarity_step")
             policy.check(model.num_exits, model.num_classes, similarity=model.has_similarity)

@@ -33,7 +33,7 @@ class Plan:
     stages: tuple[Stage, ...]  # up to the last exit used; the layers after it are never run
     votes: bool = False  # whether the state needs them
     memory: bool = False
-    similarity: bool = False  # whether hidden vectors decide, and the last stage's head answers all
+    by_similarity: bool = False  # hidden vectors decide, and the last stage's head answers all
 
     @classmethod
     @torch.inference_mode(False)  # the table must stay writable wherever a policy is assigned
@@ -64,8 +64,8 @@ class Plan:
         table = policy.table(len(exits))[: used[-1]].to(device)
         layers = [exits[exit - 1] for exit in used]
         # The similarity step knows no other kinds, and needs none.
-        similarity = recurrence.by_similarity
-        kinds = recurrence._replace(gain=Gain.ONE) if similarity else recurrence
+        by_similarity = recurrence.by_similarity
+        kinds = recurrence._replace(gain=Gain.ONE) if by_similarity else recurrence
         return cls(
             policy=policy,
             table=table.contiguous(),
@@ -81,7 +81,7 @@ class Plan:
             ),
             votes=recurrence.uses_votes,
             memory=recurrence.needs_memory,
-            similarity=similarity,
+            by_similarity=by_similarity,
         )
 
     def state(self, samples: int, num_classes: int, device: torch.device | str) -> ExitState:

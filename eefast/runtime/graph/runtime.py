@@ -227,7 +227,7 @@ class GraphRuntime:
                     (s.layers, s.exit, s.step, _addresses((*s.head, s.scorer))) for s in plan.stages
                 ),
                 plan.table.shape,
-                plan.similarity,
+                plan.by_similarity,
                 model.config._attn_implementation,
             )
             self._layout = (plan, layout)
