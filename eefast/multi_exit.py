@@ -120,6 +120,11 @@ class MultiExitModel(PreTrainedModel):
         """Number of classes, C; 1 for regression."""
         return int(self.config.num_labels or 0)
 
+    @property
+    def has_similarity(self) -> bool:
+        """Whether it can exit by similarity: an exit after every layer, and one head for all."""
+        return bool(self.config.share_head) and self.num_exits == self.layers.depth
+
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
         """As for any transformers model: the backbone is resized, and its config says so."""
         return self.backbone.resize_token_embeddings(*args, **kwargs)
@@ -141,8 +146,12 @@ class MultiExitModel(PreTrainedModel):
         """
         if not isinstance(policy, Policy):
             raise TypeError(f"policy must be a Policy, got {policy!r}")
-        learned = self.heads.scorer is not None
-        policy.check(self.num_exits, self.num_classes, learned_scores=learned)
+        policy.check(
+            self.num_exits,
+            self.num_classes,
+            learned_scores=self.heads.scorer is not None,
+            similarity=self.has_similarity,
+        )
         self.config.policies[policy.name] = policy.to_dict()
         self._policy_tensors[policy.name] = {
             field: tensor.detach().clone() for field, tensor in policy.tensors().items()

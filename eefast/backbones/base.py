@@ -170,6 +170,17 @@ class Backbone(abc.ABC):
                 self._check_shape(name, tensor.shape, samples, tokens, main)
         return samples, tokens
 
+    def padding_only(self, samples: int, tokens: int) -> dict[str, Tensor]:
+        """`input_ids` [samples, tokens] that are all padding: for calls whose answer has no use.
+
+        Raises:
+            TypeError: the model takes no `input_ids`.
+        """
+        padding = self.padding.get("input_ids")
+        if padding is None:
+            raise TypeError("the model takes no input_ids")
+        return {"input_ids": torch.full((samples, tokens), int(padding), device=self.device)}
+
     def check_ids(self, inputs: Inputs) -> None:
         """Refuse ids that a table of the model does not have. For after an error: ids are read.
 
@@ -220,6 +231,8 @@ class Backbone(abc.ABC):
 
     def readout(self, index: int, hidden: Tensor, context: Any) -> tuple[Tensor, Tensor | None]:
         """What an exit after layer `index` reads, as `eefast.ops.exit_step` takes it.
+
+        Index 0 is for `hidden` as `start` gives it.
 
         ([R, T, D], None): the first token of each row, which is what is read unless a family says
         otherwise. ([R, D], None): a vector per row. ([M, D], [R] int64): row r is vector
@@ -275,3 +288,19 @@ def gathered(vectors: Tensor, offsets: Tensor | None) -> Tensor:
     if offsets is not None:
         return vectors.index_select(0, offsets)
     return vectors.select(1, 0) if vectors.dim() == 3 else vectors
+
+
+def embedded(backbone: Backbone, hidden: Tensor, context: Context) -> Tensor:
+    """The vectors [R, D] before layer 1, to be compared with what an exit after layer 1 reads.
+
+    Raises:
+        ValueError: layer 1 gives vectors of another width.
+    """
+    vectors = gathered(*backbone.readout(0, hidden, context))
+    width = backbone.widths[0]
+    if vectors.shape[-1] != width:
+        raise ValueError(
+            "a policy by similarity compares the embedding with layer 1, and this model's are of "
+            f"widths {vectors.shape[-1]} and {width}"
+        )
+    return vectors

@@ -92,6 +92,8 @@ def _validate(
     recurrence: Recurrence,
 ) -> None:
     recurrence.check()
+    if recurrence.by_similarity:
+        raise ValueError("gain=Gain.SIMILARITY is for eefast.ops.similarity_step, not for a head")
     r = rows_of(hidden, offsets)
     d, n, exits, on = hidden.shape[-1], len(state.score), len(table), hidden.device
     c = state.logits.shape[-1] if state.logits.dim() else 0

@@ -55,6 +55,9 @@ class Gain(_Kind):
     SCORE = 6  # the learned score q
     VOTES = 7  # the votes of the majority class
     SCORE_ABOVE = 8  # 1 if the learned score q is above tau, else 0
+    # The cosine of this exit's hidden vector and that of the layer before (MuE). It decides before
+    # any head, in `eefast.ops.similarity_step`: the exit step does not know this kind.
+    SIMILARITY = 9
 
 
 class Accumulate(_Kind):
@@ -165,13 +168,19 @@ class Recurrence(NamedTuple):
         """Whether the policy compares an exit with the one before."""
         return self.keep == Keep.AGREE or self.gain == Gain.AGREE
 
+    @property
+    def by_similarity(self) -> bool:
+        """Whether hidden vectors decide, and no head is computed before the answer."""
+        return self.gain == Gain.SIMILARITY
+
     def check(self) -> None:
         """Refuse kinds that do not go together.
 
         Raises:
             ValueError: a number that is no kind, a learned score without a scorer, Gain.VOTES
                 without votes, a NETWORK scorer over what has no vote share, STREAK_MEAN of a keep
-                that knows no streak, or TEMPERATURE where tau is wanted for something else.
+                that knows no streak, TEMPERATURE where tau is wanted for something else, or
+                Gain.SIMILARITY with anything that asks for a head.
         """
         keep, gain = Keep(self.keep), Gain(self.gain)
         accumulate, scorer = Accumulate(self.accumulate), ScorerKind(self.scorer)
@@ -181,6 +190,12 @@ class Recurrence(NamedTuple):
             raise ValueError(f"gain={gain!s} needs a scorer, got ScorerKind.NONE")
         if gain is Gain.VOTES and accumulate is not Accumulate.VOTES:
             raise ValueError(f"gain=Gain.VOTES needs Accumulate.VOTES, got {accumulate!s}")
+        if self.by_similarity and (keep or accumulate or scorer):
+            raise ValueError(
+                "gain=Gain.SIMILARITY decides before any head is computed: it goes with "
+                "Keep.NEVER, Accumulate.NONE and ScorerKind.NONE, got "
+                f"{keep!r}, {accumulate!r} and {scorer!r}"
+            )
         without_share = (Accumulate.LOG_PROBABILITIES, *ANSWERS)
         if scorer is ScorerKind.NETWORK and accumulate in without_share:
             raise ValueError(f"a NETWORK scorer reads the vote share, which {accumulate!s} has not")
@@ -218,6 +233,7 @@ class Recurrence(NamedTuple):
         *,
         q: Tensor | None = None,  # (N,) in [0, 1]: with ROW, the sigmoid of the row's output
         scorer: Tensor | None = None,  # (H, C + exit + 4) float32: with NETWORK, its weights
+        similarity: Tensor | None = None,  # (N,) float32: of the vectors, for Gain.SIMILARITY
     ) -> Outcome:
         """One exit for all samples: accumulate, signals, score, recurrence, decision.
 
@@ -228,6 +244,7 @@ class Recurrence(NamedTuple):
             exit: the row of `table`; exits that the policy does not look at are left out.
             q: the learned score, for a ROW scorer only.
             scorer: the weights of this exit's network, for a NETWORK scorer only (`network_score`).
+            similarity: of this exit's vector and the one before, for Gain.SIMILARITY only.
 
         Returns:
             The new values, and who exits here with which logits.
@@ -261,6 +278,7 @@ class Recurrence(NamedTuple):
         score = advance(
             values.score, agree, now,
             keep=self.keep, gain=self.gain, weight=weight, tau=tau, q=q, votes=majority,
+            similarity=similarity,
         )  # fmt: skip
         leaves = reached(score, threshold, strict=self.strict)
         if exit == len(table):
@@ -320,6 +338,7 @@ def advance(
     tau: Tensor | float,
     q: Tensor | None = None,  # (N,) the learned score, where keep or gain asks for it
     votes: Tensor | None = None,  # (N,) of the majority class, for Gain.VOTES
+    similarity: Tensor | None = None,  # (N,) for Gain.SIMILARITY
 ) -> Tensor:
     """The score after this exit, S_i = keep_i * S_(i-1) + w_i * gain_i, [N] float32.
 
@@ -345,6 +364,9 @@ def advance(
         case Gain.VOTES:
             assert votes is not None
             gained = votes
+        case Gain.SIMILARITY:
+            assert similarity is not None
+            gained = similarity
         case Gain.AGREE:
             return kept + (weight * one).masked_fill(~agree, 0.0)
         case Gain.ENTROPY_BELOW:

@@ -94,7 +94,7 @@ def simulate(policy: Policy, trace: ExitTrace) -> Simulation:
 
     Raises:
         ValueError: the policy was calibrated for another number of exits or classes, or reads
-            learned scores, and the trace has none.
+            learned scores or similarities, and the trace has none.
         TypeError: not a policy or not a trace.
     """
     return simulate_all([policy], trace)[0]
@@ -113,7 +113,12 @@ def simulate_all(policies: Iterable[Policy], trace: ExitTrace) -> list[Simulatio
                 "simulate takes a Policy and an ExitTrace, got "
                 f"{type(policy).__name__} and {type(trace).__name__}"
             )
-        policy.check(trace.num_exits, trace.num_classes, learned_scores=trace.scores is not None)
+        policy.check(
+            trace.num_exits,
+            trace.num_classes,
+            learned_scores=trace.scores is not None,
+            similarity=trace.similarity is not None,
+        )
         table = policy.table(trace.num_exits)
         # What scores depend on. The weights of networks are not compared.
         network = id(policy) if policy.scorer is ScorerKind.NETWORK else None
@@ -161,6 +166,7 @@ def _run(policy: Policy, trace: ExitTrace) -> tuple[Tensor, Tensor]:
             i,
             q=None if learned is None else learned[i - 1],
             scorer=policy.scorer_weights(i),
+            similarity=None if trace.similarity is None else trace.similarity[i - 1],
         )
         scores.append(values.score)
         predictions.append(answers_of(answer))

@@ -38,9 +38,11 @@ class ExitTrace:
         hidden: what each exit's head reads, L times [N, D] floats; D may differ; (): not kept.
         fingerprint: of the model and the data it was recorded from (see `cached_trace`); "":
             unknown.
+        similarity: cosine of the vector that each exit reads and that of the layer before, [L, N]
+            floats, kept as float32; the logits are then those of one head. None: not kept.
 
     Raises:
-        TypeError: logits, labels, scores or hidden are not tensors.
+        TypeError: logits, labels, scores, hidden or similarity are not tensors.
         ValueError: dtypes other than these, shapes that do not belong together, a label outside
             [0, C), or layers that are not whole numbers in ascending order.
     """
@@ -52,6 +54,7 @@ class ExitTrace:
     scores: Tensor | None = None
     hidden: tuple[Tensor, ...] = ()
     fingerprint: str = ""
+    similarity: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_floats("logits", self.logits)
@@ -68,12 +71,14 @@ class ExitTrace:
             raise ValueError(
                 f"costs must be {layers[-1]} numbers greater than 0, one per layer, got {costs}"
             )
-        scores = self.scores
-        if scores is not None:
-            _check_floats("scores", scores)
-            if list(scores.shape) != [exits, samples]:
-                raise ValueError(f"scores must be [{exits}, {samples}], got {list(scores.shape)}")
-            scores = scores.float()
+        for name in ("scores", "similarity"):
+            values = getattr(self, name)
+            if values is not None:
+                _check_floats(name, values)
+                if list(values.shape) != [exits, samples]:
+                    shape = list(values.shape)
+                    raise ValueError(f"{name} must be [{exits}, {samples}], got {shape}")
+                object.__setattr__(self, name, values.float())
         hidden = tuple(self.hidden)
         for vectors in hidden:
             _check_floats("hidden", vectors)
@@ -85,7 +90,6 @@ class ExitTrace:
         object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "exit_layers", layers)
         object.__setattr__(self, "costs", costs)
-        object.__setattr__(self, "scores", scores)
         object.__setattr__(self, "hidden", hidden)
 
     def __repr__(self) -> str:
@@ -150,8 +154,9 @@ class ExitTrace:
             OSError: it cannot be written.
         """
         tensors = {"logits": self.logits, "labels": self.labels}
-        if self.scores is not None:
-            tensors["scores"] = self.scores
+        for name, values in (("scores", self.scores), ("similarity", self.similarity)):
+            if values is not None:
+                tensors[name] = values
         tensors.update((f"hidden.{i}", vectors) for i, vectors in enumerate(self.hidden, 1))
         metadata = {
             "format": _FORMAT,
@@ -192,6 +197,7 @@ class ExitTrace:
                 tensors.get("scores"),
                 tuple(vectors for vectors in hidden if vectors is not None),
                 metadata.get("fingerprint", ""),
+                tensors.get("similarity"),
             )
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is no trace that eefast wrote: {error}") from None

@@ -152,12 +152,12 @@ def check(impl, hidden, head, table, state, **kwargs):
 
 
 def goes_together(recurrence):
-    """Whether the kinds are not refused."""
+    """Whether the kinds are not refused, and are the exit step's."""
     try:
         recurrence.check()
     except ValueError:
         return False
-    return True
+    return not recurrence.by_similarity  # which is for another op
 
 
 def keep_of(accumulate, otherwise=Keep.AGREE):

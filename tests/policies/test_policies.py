@@ -22,6 +22,7 @@ from eefast.policies import (
     Entropy,
     Gain,
     Keep,
+    MuE,
     Never,
     Policy,
     Voting,
@@ -42,6 +43,7 @@ EVERY = [
     Voting(3, 0.25),
     Voting([1, 2, 2.5, 3]),
     BERxiT(0.8),
+    MuE([0.9, math.inf, 0.5, 0.0]),
 ]
 
 
@@ -153,7 +155,7 @@ def test_to_dict_goes_through_json_and_back(policy):
 
 @pytest.mark.parametrize(
     "name",
-    ["beem", "pabee", "pcee", "entropy", "confidence", "budgeted", "eeic", "berxit"],
+    ["beem", "pabee", "pcee", "entropy", "confidence", "budgeted", "eeic", "berxit", "mue"],
 )
 @pytest.mark.parametrize("exits", [1, 2, 6, 12, 24])
 def test_defaults_fit_any_number_of_exits(name, exits):

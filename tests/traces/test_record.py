@@ -92,7 +92,9 @@ def test_record_trace_refuses_what_is_not_there_to_keep():
     with pytest.raises(ValueError, match="needs a model with learned scores"):
         record_trace(model, [batch], keep=["scores"])
     for keep in (["attentions"], "hidden"):
-        with pytest.raises(ValueError, match=r"keep must be some of \('hidden', 'scores'\), got"):
+        with pytest.raises(
+            ValueError, match=r"keep must be some of \('hidden', 'scores', 'similarity'\)"
+        ):
             record_trace(model, [batch], keep=keep)
 
 

@@ -83,12 +83,15 @@ def test_save_and_load_all_that_is_kept(tmp_path):
         (1, 3),
         costs=(1, 0.5, 0.25),
         scores=torch.rand(3, 2).T,  # not contiguous
+        similarity=torch.rand(3, 2).double().T,
         hidden=(torch.randn(3, 4).bfloat16(), torch.randn(3, 8).bfloat16()),
     )
     trace.save(tmp_path / "trace.safetensors")
     loaded = ExitTrace.load(tmp_path / "trace.safetensors")
     assert loaded.costs == (1.0, 0.5, 0.25)
     assert torch.equal(loaded.scores, trace.scores)
+    assert torch.equal(loaded.similarity, trace.similarity)
+    assert loaded.similarity.dtype == torch.float32
     for kept, wanted in zip(loaded.hidden, trace.hidden, strict=True):
         assert torch.equal(kept, wanted)
         assert kept.dtype == torch.bfloat16
