@@ -6,6 +6,7 @@ from eefast.policies.beem import BEEM
 from eefast.policies.berxit import BERxiT
 from eefast.policies.expected import Expected
 from eefast.policies.fixed import Budgeted, Never
+from eefast.policies.mue import MuE
 from eefast.policies.pabee import PABEE
 from eefast.policies.pcee import PCEE
 from eefast.policies.threshold import Confidence, Entropy
@@ -25,6 +26,7 @@ __all__ = [
     "Expected",
     "Gain",
     "Keep",
+    "MuE",
     "Never",
     "Policy",
     "ScorerKind",

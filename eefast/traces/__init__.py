@@ -1,7 +1,7 @@
 """Exit traces: recorded once, and every policy judged on them without running a model."""
 
 from eefast.traces.cached import cached_trace
-from eefast.traces.record import record_trace
+from eefast.traces.record import keepable, record_trace
 from eefast.traces.simulate import Simulation, simulate, simulate_all
 from eefast.traces.trace import ExitTrace
 from eefast.traces.trade_off import TradeOffPoint, pareto_front, trade_off
@@ -11,6 +11,7 @@ __all__ = [
     "Simulation",
     "TradeOffPoint",
     "cached_trace",
+    "keepable",
     "pareto_front",
     "record_trace",
     "simulate",
