@@ -128,9 +128,9 @@ class Exit {
     if (plain_) {
       for (int64_t i = 0; i < count; ++i) {
         const int64_t n = sample(rows[i]);
-        const float* row = logits + i * classes_;
-        const bool exiting = decide(n, signals_of(n, row), row);
-        if (exiting) leave(n, row);
+        const float* z = logits + i * classes_;
+        const bool exiting = decide(n, signals_of(n, z), z);
+        if (exiting) leave(n, z);
         any_running |= !exiting;
       }
     } else {
@@ -278,12 +278,12 @@ class Exit {
     return sigmoid(total);
   }
 
-  // Whether the sample exits. `logits` are what its signals were made of.
+  // Whether the sample exits. `logits` are this exit's own.
   bool decide(int64_t sample, Signals now, const float* logits) const {
     if (step_.classes == 1) {
       float& before = step_.logits[sample];
       now.agrees &= close(step_.policy, *logits, before);
-      before = *logits;  // for the next exit
+      before = *logits;  // the next exit compares its output with this one's
     }
     const float score = next_score(step_.policy, now, step_.score[sample]);
     step_.score[sample] = score;

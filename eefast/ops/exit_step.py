@@ -56,7 +56,7 @@ def exit_step(
         head: weights of this exit's head; with a ROW scorer its last row is the scorer's.
         table: weight, threshold and tau of every exit (`Policy.table`).
         state: `ExitState.start(...)` before the first exit. It has `votes` if and only if the
-            policy accumulates or has a NETWORK scorer, and `memory` [N, M >= L] if it has a
+            policy gathers something or has a NETWORK scorer, and `memory` [N, M >= L] if it has a
             NETWORK scorer (a ROW scorer may have it).
         exit: 1-based number of the exit, the row of `table`.
         layer: 1-based layer after which the exit stands, written to `state.exit_layer`.
@@ -158,9 +158,9 @@ def _validate_parts(
         expect("scorer", scorer, [units, c + exit + 4], torch.float32, device)
     if (state.votes is not None) != recurrence.uses_votes:
         raise ValueError(
-            "state.votes must be given if and only if the policy accumulates or has a NETWORK "
-            f"scorer, got {'None' if state.votes is None else list(state.votes.shape)} with "
-            f"{Accumulate(recurrence.accumulate)!s} and {kind!s}"
+            "state.votes must be given if and only if the policy gathers something or has a "
+            f"NETWORK scorer, got {'None' if state.votes is None else list(state.votes.shape)} "
+            f"with {Accumulate(recurrence.accumulate)!s} and {kind!s}"
         )
     if state.votes is not None:
         expect("state.votes", state.votes, [n, c], torch.float32, device)

@@ -194,7 +194,7 @@ class Recurrence(NamedTuple):
             raise ValueError(
                 "gain=Gain.SIMILARITY decides before any head is computed: it goes with "
                 "Keep.NEVER, Accumulate.NONE and ScorerKind.NONE, got "
-                f"{keep!r}, {accumulate!r} and {scorer!r}"
+                f"{keep!s}, {accumulate!s} and {scorer!s}"
             )
         without_share = (Accumulate.LOG_PROBABILITIES, *ANSWERS)
         if scorer is ScorerKind.NETWORK and accumulate in without_share:
