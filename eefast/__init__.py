@@ -7,7 +7,15 @@ from eefast.calibration import calibrate
 from eefast.config import MultiExitConfig
 from eefast.multi_exit import MultiExitModel, MultiExitOutput
 from eefast.runtime import CompiledModel, EarlyExitOutput, RuntimeStats, compile
-from eefast.traces import ExitTrace, Simulation, pareto_front, record_trace, simulate, trade_off
+from eefast.traces import (
+    ExitTrace,
+    Simulation,
+    oracle,
+    pareto_front,
+    record_trace,
+    simulate,
+    trade_off,
+)
 
 __version__ = "0.1.0"
 
@@ -26,6 +34,7 @@ __all__ = [
     "attach_exits",
     "calibrate",
     "compile",
+    "oracle",
     "pareto_front",
     "pipelines",
     "policies",
