@@ -90,19 +90,22 @@ inline void check_step(int64_t step, Call& call) {
   call.gain = static_cast<Gain>(expect_in("gain", step >> 40 & 0xFF, 0, kGainKinds - 1));
   call.strict = step >> 48 & 1;
   call.accumulate = static_cast<Accumulate>(
-      expect_in("accumulate", step >> 49 & 3, 0, kAccumulateKinds - 1));
+      expect_in("accumulate", step >> 49 & 7, 0, kAccumulateKinds - 1));
   call.scorer =
-      static_cast<Scorer>(expect_in("scorer's kind", step >> 51 & 3, 0, kScorerKinds - 1));
+      static_cast<Scorer>(expect_in("scorer's kind", step >> 52 & 3, 0, kScorerKinds - 1));
 
-  const bool scored = call.scorer != Scorer::kNone;
-  if (!scored && (call.keep == Keep::kNotScore || call.gain == Gain::kScore)) {
+  const bool by_score = call.keep == Keep::kNotScore || call.keep == Keep::kScoreAbove ||
+      call.gain == Gain::kScore || call.gain == Gain::kScoreAbove;
+  if (by_score && call.scorer == Scorer::kNone) {
     fail("a policy that keeps by, or gains, the learned score needs a scorer");
   }
   if (call.gain == Gain::kVotes && call.accumulate != Accumulate::kVotes) {
     fail("a policy that gains votes must accumulate them");
   }
-  if (call.scorer == Scorer::kNetwork && call.accumulate == Accumulate::kLogProbabilities) {
-    fail("a network reads the vote share, which accumulated log-probabilities have not");
+  const bool without_share =
+      call.accumulate == Accumulate::kLogProbabilities || answers(call.accumulate);
+  if (call.scorer == Scorer::kNetwork && without_share) {
+    fail("a network reads the vote share, which the accumulator has not");
   }
 }
 
@@ -117,8 +120,8 @@ inline void check_parts(const Tensors& on, const Call& call) {
     if (on.scorer.dim() != 2) fail("scorer must be [units, features + 2]; got ", on.scorer.text());
     on.scorer.expect<2>(float32, {on.scorer.size(0), features(call.classes, call.exit) + 2});
   }
-  if (on.votes.given() != (network || call.accumulate != Accumulate::kNone)) {
-    fail("votes must be given if and only if the policy accumulates or has a network");
+  if (on.votes.given() != (network || gathers(call.accumulate))) {
+    fail("votes must be given if and only if the policy gathers something or has a network");
   }
   if (on.votes.given()) on.votes.expect<2>(float32, {call.samples, call.classes});
   if (!on.memory.given()) {

@@ -17,8 +17,16 @@
 namespace eefast {
 
 // The enumerations are part of the op's contract: the numbers come from Python.
-enum class Keep : int32_t { kNever, kAgree, kEntropyBelow, kConfidenceAbove, kAlways, kNotScore };
-inline constexpr int64_t kKeepKinds = 6;
+enum class Keep : int32_t {
+  kNever,
+  kAgree,
+  kEntropyBelow,
+  kConfidenceAbove,
+  kAlways,
+  kNotScore,
+  kScoreAbove,
+};
+inline constexpr int64_t kKeepKinds = 7;
 
 enum class Gain : int32_t {
   kOne,
@@ -29,14 +37,36 @@ enum class Gain : int32_t {
   kConfidenceAbove,
   kScore,
   kVotes,
+  kScoreAbove,
 };
-inline constexpr int64_t kGainKinds = 8;
+inline constexpr int64_t kGainKinds = 9;
 
-enum class Accumulate : int32_t { kNone, kVotes, kLogProbabilities };
-inline constexpr int64_t kAccumulateKinds = 3;
+enum class Accumulate : int32_t {
+  kNone,
+  kVotes,
+  kLogProbabilities,
+  kTemperature,
+  kMean,
+  kStreakMean,
+  kMostConfident,
+};
+inline constexpr int64_t kAccumulateKinds = 7;
 
 enum class Scorer : int32_t { kNone, kRow, kNetwork };
 inline constexpr int64_t kScorerKinds = 3;
+
+// Whether only the answer is another than this exit's own.
+EEFAST_HOST_DEVICE constexpr bool answers(Accumulate kind) { return kind >= Accumulate::kMean; }
+
+// Whether something is kept of every class from exit to exit.
+EEFAST_HOST_DEVICE constexpr bool gathers(Accumulate kind) {
+  return kind != Accumulate::kNone && kind != Accumulate::kTemperature;
+}
+
+// Whether `votes` counts the classes that the exits predicted.
+EEFAST_HOST_DEVICE constexpr bool counts_votes(Accumulate kind, Scorer scorer) {
+  return kind == Accumulate::kVotes || scorer == Scorer::kNetwork;
+}
 
 // A policy at one exit: its kinds and its row of the policy table.
 struct Policy {
@@ -74,6 +104,10 @@ struct Signals {
 // What the entropy is divided by. One class has no entropy to normalise: 0 / 1.
 EEFAST_HOST_DEVICE inline float largest_entropy(int64_t classes) {
   return classes > 1 ? logf(static_cast<float>(classes)) : 1.0f;
+}
+
+EEFAST_HOST_DEVICE inline float confidence(const Reductions& logits) {
+  return 1.0f / (1.0f + logits.rest);
 }
 
 EEFAST_HOST_DEVICE inline Signals signals(
@@ -118,6 +152,12 @@ EEFAST_HOST_DEVICE inline float total_tau(const float* table, int64_t exit) {
   return total;
 }
 
+// Whether an exit takes the place of the most confident one so far. A NaN never does, and anything
+// takes its place; of equal ones the first stays.
+EEFAST_HOST_DEVICE inline bool more_confident(float confidence, float most) {
+  return confidence > most || (most != most && confidence == confidence);
+}
+
 // ---- scorers ------------------------------------------------------------------------------------
 
 EEFAST_HOST_DEVICE inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
@@ -132,19 +172,26 @@ EEFAST_HOST_DEVICE constexpr int64_t features(int64_t classes, int64_t exit) {
 
 // ---- recurrence and decision --------------------------------------------------------------------
 
+// Whether an indicator holds, for a keep that is one.
+EEFAST_HOST_DEVICE inline bool keeps(const Policy& policy, const Signals& now) {
+  switch (policy.keep) {
+    case Keep::kAgree: return now.agrees;
+    case Keep::kEntropyBelow: return now.entropy < policy.tau;
+    case Keep::kConfidenceAbove: return now.confidence > policy.tau;
+    case Keep::kScoreAbove: return now.score > policy.tau;
+    case Keep::kAlways: return true;
+    case Keep::kNever:
+    case Keep::kNotScore: break;
+  }
+  return false;
+}
+
 // keep * previous_score. A score that is not kept is dropped rather than multiplied by 0: NaN must
 // not outlive its exit.
 EEFAST_HOST_DEVICE inline float kept(
     const Policy& policy, const Signals& now, float previous_score) {
-  switch (policy.keep) {
-    case Keep::kNever: return 0.0f;
-    case Keep::kAgree: return now.agrees ? previous_score : 0.0f;
-    case Keep::kEntropyBelow: return now.entropy < policy.tau ? previous_score : 0.0f;
-    case Keep::kConfidenceAbove: return now.confidence > policy.tau ? previous_score : 0.0f;
-    case Keep::kAlways: return previous_score;
-    case Keep::kNotScore: return (1.0f - now.score) * previous_score;
-  }
-  return 0.0f;
+  if (policy.keep == Keep::kNotScore) return (1.0f - now.score) * previous_score;
+  return keeps(policy, now) ? previous_score : 0.0f;
 }
 
 // weight * gain, where an indicator that does not hold adds 0 whatever the weight.
@@ -158,6 +205,7 @@ EEFAST_HOST_DEVICE inline float gained(const Policy& policy, const Signals& now)
     case Gain::kConfidenceAbove: return now.confidence > policy.tau ? policy.weight : 0.0f;
     case Gain::kScore: return policy.weight * now.score;
     case Gain::kVotes: return policy.weight * now.votes;
+    case Gain::kScoreAbove: return now.score > policy.tau ? policy.weight : 0.0f;
   }
   return 0.0f;
 }

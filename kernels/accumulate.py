@@ -1,7 +1,14 @@
-"""What a policy gathers over the exits of one sample: votes, or an ensemble's logits."""
+"""What a policy gathers over the exits of one sample: votes, an ensemble's logits, or an answer."""
 
 import triton
 import triton.language as tl
+
+from .policy import (
+    ACCUMULATE_MOST_CONFIDENT,
+    ACCUMULATE_STREAK_MEAN,
+    reduce_logits,
+    signals,
+)
 
 BLOCK_V = tl.constexpr(1024)  # classes at a time, where they are many
 
@@ -59,3 +66,47 @@ def store_ballots(cast, argmax, ours, leader, classes, logits):
 def as_logits(votes, output, leader):
     """Half a vote more makes `leader` the argmax."""
     return votes + tl.where(output == leader, 0.5, 0.0)
+
+
+@triton.jit
+def gather(
+    gathered,
+    z,
+    output,
+    valid,
+    classes,
+    maximum,
+    confidence,
+    first,  # whether the sample meets no exit but this
+    kept,  # whether the streak goes on
+    ACCUMULATE: tl.constexpr,
+):
+    """The sum of probabilities so far, or of the streak, with this exit's; or the logits of the
+    most confident exit, which this one's replace where they are more confident.
+
+    A NaN is never the more confident, and anything is more confident than it.
+    """
+    if ACCUMULATE == ACCUMULATE_MOST_CONFIDENT:
+        _, largest, rest, weighted_rest = reduce_logits(gathered, output, valid, 0)
+        most, _ = signals(largest, rest, weighted_rest, classes)
+        better = first | (confidence > most)
+        better |= (most != most) & (confidence == confidence)
+        gathered = tl.where(better, z, gathered)
+    else:
+        gathered += tl.where(valid, tl.exp(z - maximum) * confidence, 0.0)
+    if ACCUMULATE == ACCUMULATE_STREAK_MEAN:
+        gathered = tl.where(kept, gathered, 0.0)
+    return gathered
+
+
+@triton.jit
+def answer(gathered, z, output, valid, last, ACCUMULATE: tl.constexpr):
+    """The logits of a sample that exits, and their argmax."""
+    if ACCUMULATE == ACCUMULATE_MOST_CONFIDENT:
+        z = tl.where(last, gathered, z)
+    else:
+        total = tl.sum(gathered, 0)
+        nothing = (total == 0.0) | (valid == 0)
+        z = tl.where(nothing, z, tl.log(tl.where(nothing, 1.0, gathered / total)))
+    argmax, _, _, _ = reduce_logits(z, output, valid, 0)
+    return z, argmax

@@ -3,14 +3,17 @@
 import triton
 import triton.language as tl
 
-from .accumulate import as_logits, ensemble, majority
+from .accumulate import answer, as_logits, ensemble, gather, majority
 from .pdl import wait_for_producers
 from .policy import (
     ACCUMULATE_LOG_PROBABILITIES,
+    ACCUMULATE_MEAN,
+    ACCUMULATE_TEMPERATURE,
     ACCUMULATE_VOTES,
     SCORER_NETWORK,
     SCORER_ROW,
     decide,
+    keeps,
     reduce_logits,
     signals,
 )
@@ -77,15 +80,17 @@ def exit_step_kernel(
     if ACCUMULATE == ACCUMULATE_LOG_PROBABILITIES:
         gathered = tl.load(votes + of_classes, mask=valid, other=0.0)
         gathered, z = ensemble(z, gathered, table, exit)
+    if ACCUMULATE == ACCUMULATE_TEMPERATURE:
+        z *= tl.load(table + 3 * exit - 1)
 
     # Score.
     argmax, maximum, rest, weighted_rest = reduce_logits(z, output, valid, 0)
     confidence, entropy = signals(maximum, rest, weighted_rest, classes)
     previous_score, previous = tl.load(score + sample), tl.load(prediction + sample)
-    predicted, most = argmax, 0.0
+    predicted, answered, most = argmax, argmax, 0.0
     if SCORER == SCORER_NETWORK:
         probability = tl.where(valid, tl.exp(z - maximum) * confidence, 0.0)
-    if votes is not None and ACCUMULATE != ACCUMULATE_LOG_PROBABILITIES:
+    if ACCUMULATE == ACCUMULATE_VOTES or SCORER == SCORER_NETWORK:
         gathered = tl.load(votes + of_classes, mask=valid, other=0.0)
         if ACCUMULATE == ACCUMULATE_VOTES:
             cast = votes + sample.to(tl.int64) * classes
@@ -102,11 +107,19 @@ def exit_step_kernel(
             scorer, units, classes, exit, probability, output, valid, confidence, entropy, share,
             scores,
         )  # fmt: skip
+    if ACCUMULATE >= ACCUMULATE_MEAN:
+        tau = tl.load(table + 3 * exit - 1)
+        kept = keeps(keep, predicted == previous, confidence, entropy, q, tau, SCORER)
+        gathered = tl.load(votes + of_classes, mask=valid, other=0.0)
+        gathered = gather(
+            gathered, z, output, valid, classes, maximum, confidence, previous < 0, kept, ACCUMULATE
+        )
+        z, answered = answer(gathered, z, output, valid, exit == last_exit, ACCUMULATE)
 
     # Decide.
     exits_here = decide(
-        sample, predicted, confidence, entropy, most, q, previous_score, previous, table, exit,
-        last_exit, layer, keep, gain, strict, score, prediction, exit_layer, running,
+        sample, predicted, answered, confidence, entropy, most, q, previous_score, previous,
+        table, exit, last_exit, layer, keep, gain, strict, score, prediction, exit_layer, running,
         ACCUMULATE, SCORER,
     )  # fmt: skip
     if votes is not None:

@@ -17,12 +17,21 @@ from torch import Tensor
 from .device import on_device_of
 from .exit_step import exit_step_kernel
 from .lm_exit_step import merge_kernel, tiles_kernel
-from .policy import ACCUMULATE_LOG_PROBABILITIES, SCORER_NETWORK, SCORER_ROW
+from .policy import SCORER_NETWORK, SCORER_ROW
 from .pooler import pooler_kernel
 
 ONE_PROGRAM_OUTPUTS = 128
 """Up to so many rows of weights one program computes the head of a row by itself. Beyond, they come
 in faster through many programs than a second launch costs."""
+
+_FEW_OUTPUTS = {
+    2: "log-probabilities",
+    3: "a temperature",
+    4: "mean probabilities",
+    5: "mean probabilities of a streak",
+    6: "the most confident exit",
+}
+"""The accumulators that only those heads have, by their numbers in `policy`."""
 
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 _AUTOTUNED = os.environ.get("EEFAST_AUTOTUNE") == "1"
@@ -78,12 +87,13 @@ def launch_exit_step(
     handle in `control`, which only `cuda` sets.
 
     Raises:
-        ValueError: a network scorer or an ensemble over too many classes; nothing has changed.
+        ValueError: a network scorer, or an accumulator other than votes, over too many classes;
+            nothing has changed.
     """
     # The bits of eefast.ops.Step.
     exit, layer = step & 0xFFFF, step >> 16 & 0xFFFF
     keep, gain, strict = step >> 32 & 0xFF, step >> 40 & 0xFF, step >> 48 & 1
-    accumulate, scorer_kind = step >> 49 & 3, step >> 51 & 3
+    accumulate, scorer_kind = step >> 49 & 7, step >> 52 & 3
     outputs, classes, width = weight.shape[0], logits.shape[1], hidden.shape[-1]
     if outputs > ONE_PROGRAM_OUTPUTS:
         _refuse_tiles(outputs, accumulate, scorer_kind)
@@ -138,9 +148,9 @@ def launch_exit_step(
 
 
 def _refuse_tiles(outputs: int, accumulate: int, scorer: int) -> None:
-    """What needs all logits of a row at once is refused where they lie in many programs."""
-    what = "a network scorer" if scorer == SCORER_NETWORK else "log-probabilities"
-    if scorer == SCORER_NETWORK or accumulate == ACCUMULATE_LOG_PROBABILITIES:
+    """What one program does to all logits of a row is refused where they lie in many programs."""
+    what = _FEW_OUTPUTS.get(accumulate) if scorer != SCORER_NETWORK else "a network scorer"
+    if what is not None:
         raise ValueError(
             f"impl='triton' takes {what} for heads of up to {ONE_PROGRAM_OUTPUTS} outputs, got "
             f"{outputs}; impl='cuda' (up to 32 rows) and impl='reference' take any number"

@@ -14,6 +14,7 @@ KEEP_ENTROPY_BELOW = tl.constexpr(2)
 KEEP_CONFIDENCE_ABOVE = tl.constexpr(3)
 KEEP_ALWAYS = tl.constexpr(4)
 KEEP_NOT_SCORE = tl.constexpr(5)
+KEEP_SCORE_ABOVE = tl.constexpr(6)
 GAIN_ONE = tl.constexpr(0)
 GAIN_CONFIDENCE = tl.constexpr(1)
 GAIN_NEGATIVE_ENTROPY = tl.constexpr(2)
@@ -22,8 +23,13 @@ GAIN_ENTROPY_BELOW = tl.constexpr(4)
 GAIN_CONFIDENCE_ABOVE = tl.constexpr(5)
 GAIN_SCORE = tl.constexpr(6)
 GAIN_VOTES = tl.constexpr(7)
+GAIN_SCORE_ABOVE = tl.constexpr(8)
 ACCUMULATE_VOTES = tl.constexpr(1)
 ACCUMULATE_LOG_PROBABILITIES = tl.constexpr(2)
+ACCUMULATE_TEMPERATURE = tl.constexpr(3)
+ACCUMULATE_MEAN = tl.constexpr(4)  # from here on only the answer is another
+ACCUMULATE_STREAK_MEAN = tl.constexpr(5)
+ACCUMULATE_MOST_CONFIDENT = tl.constexpr(6)
 SCORER_NONE = tl.constexpr(0)
 SCORER_ROW = tl.constexpr(1)
 SCORER_NETWORK = tl.constexpr(2)
@@ -72,13 +78,26 @@ def signals(maximum, rest, weighted_rest, classes):
 
 
 @triton.jit
+def keeps(keep, agrees, confidence, entropy, q, tau, SCORER: tl.constexpr):
+    """Whether an indicator holds, for a keep that is one."""
+    kept = (keep == KEEP_AGREE) & agrees
+    kept |= (keep == KEEP_ENTROPY_BELOW) & (entropy < tau)
+    kept |= (keep == KEEP_CONFIDENCE_ABOVE) & (confidence > tau)
+    kept |= keep == KEEP_ALWAYS
+    if SCORER != SCORER_NONE:
+        kept |= (keep == KEEP_SCORE_ABOVE) & (q > tau)
+    return kept
+
+
+@triton.jit
 def decide(
     sample,
     predicted,
+    answered,  # the prediction of a sample that exits
     confidence,
     entropy,
     most_votes,  # for GAIN_VOTES
-    q,  # for KEEP_NOT_SCORE and GAIN_SCORE
+    q,  # for the kinds that read the learned score
     previous_score,
     previous,  # the prediction at the exit before
     table,
@@ -104,16 +123,13 @@ def decide(
     weight, threshold, tau = tl.load(row), tl.load(row + 1), tl.load(row + 2)
     tl.debug_barrier()
     agrees = predicted == previous
-    below, above = entropy < tau, confidence > tau
-
-    kept = (keep == KEEP_AGREE) & agrees
-    kept |= (keep == KEEP_ENTROPY_BELOW) & below
-    kept |= (keep == KEEP_CONFIDENCE_ABOVE) & above
-    kept |= keep == KEEP_ALWAYS
+    kept = keeps(keep, agrees, confidence, entropy, q, tau, SCORER)
 
     indicator = (gain == GAIN_AGREE) & agrees
-    indicator |= (gain == GAIN_ENTROPY_BELOW) & below
-    indicator |= (gain == GAIN_CONFIDENCE_ABOVE) & above
+    indicator |= (gain == GAIN_ENTROPY_BELOW) & (entropy < tau)
+    indicator |= (gain == GAIN_CONFIDENCE_ABOVE) & (confidence > tau)
+    if SCORER != SCORER_NONE:
+        indicator |= (gain == GAIN_SCORE_ABOVE) & (q > tau)
     gained = tl.where(indicator | (gain == GAIN_ONE), weight, 0.0)
     gained = tl.where(gain == GAIN_CONFIDENCE, weight * confidence, gained)
     gained = tl.where(gain == GAIN_NEGATIVE_ENTROPY, weight * -entropy, gained)
@@ -129,6 +145,8 @@ def decide(
     exits_here = (now > threshold) | ((strict == 0) & (now == threshold)) | (exit == last_exit)
 
     tl.store(score + sample, now)
+    if ACCUMULATE >= ACCUMULATE_MEAN:
+        predicted = tl.where(exits_here, answered, predicted)
     tl.store(prediction + sample, predicted)
     tl.store(exit_layer + sample, layer, mask=exits_here)
     # Several programs may write it, all with the same value.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <memory>
@@ -57,9 +58,12 @@ class Exit {
         kernels_(active_kernels()),
         width_(padded(step.head.inputs)),
         classes_(padded(step.head.outputs)),
-        features_(step.scorer ? padded(features(step.classes, step.exit)) : 0),
+        spare_(
+            step.scorer ? padded(features(step.classes, step.exit))
+            : answers(step.policy.accumulate) ? padded(step.classes) : 0),
         largest_entropy_(largest_entropy(step.classes)),
-        plain_(!step.votes && step.policy.scorer == Scorer::kNone) {}
+        plain_(
+            step.policy.accumulate == Accumulate::kNone && step.policy.scorer == Scorer::kNone) {}
 
   void run() {
     int64_t live = 0;
@@ -100,10 +104,10 @@ class Exit {
 
   void take(const int64_t* rows, int64_t count) {
     static thread_local Scratch scratch;
-    float* activations = scratch.reserve(count * (2 * width_ + classes_) + features_);
+    float* activations = scratch.reserve(count * (2 * width_ + classes_) + spare_);
     float* pooled = activations + count * width_;
     float* logits = pooled + count * width_;
-    float* of_scorer = logits + count * classes_;
+    float* spare = logits + count * classes_;
 
     const Linear& head = step_.head;
     for (int64_t i = 0; i < count; ++i) {
@@ -124,11 +128,13 @@ class Exit {
     if (plain_) {
       for (int64_t i = 0; i < count; ++i) {
         const int64_t n = sample(rows[i]);
-        any_running |= !decide(n, signals_of(n, logits + i * classes_), logits + i * classes_);
+        const bool exiting = decide(n, signals_of(n, logits + i * classes_));
+        if (exiting) leave(n, logits + i * classes_);
+        any_running |= !exiting;
       }
     } else {
       for (int64_t i = 0; i < count; ++i) {
-        any_running |= !meet(sample(rows[i]), logits + i * classes_, of_scorer);
+        any_running |= !meet(sample(rows[i]), logits + i * classes_, spare);
       }
     }
     if (any_running) any_running_.store(true, std::memory_order_relaxed);
@@ -153,21 +159,25 @@ class Exit {
   }
 
   // One sample at an exit of a policy that accumulates or has a scorer. Whether it exits; `row`
-  // holds what the head gave, and then the logits that are written.
-  bool meet(int64_t sample, float* row, float* of_scorer) const {
+  // holds what the head gave, and then the logits that are written. `spare` is memory.
+  bool meet(int64_t sample, float* row, float* spare) const {
     const int64_t classes = step_.classes;
+    const Accumulate accumulate = step_.policy.accumulate;
     float row_output = 0.0f;
     if (step_.policy.scorer == Scorer::kRow) {
       row_output = row[classes];
       row[classes] = -std::numeric_limits<float>::infinity();  // it pads the classes now
     }
     float* votes = step_.votes ? step_.votes + sample * classes : nullptr;
-    if (step_.policy.accumulate == Accumulate::kLogProbabilities) add_to_ensemble(votes, row);
+    if (accumulate == Accumulate::kLogProbabilities) add_to_ensemble(votes, row);
+    if (accumulate == Accumulate::kTemperature) {
+      for (int64_t c = 0; c < classes; ++c) row[c] *= step_.policy.tau;
+    }
 
     const Reductions reductions = kernels_.reduce(row, classes);
     Signals now = signals(reductions, step_.prediction[sample], largest_entropy_);
-    const bool voting = step_.policy.accumulate == Accumulate::kVotes;
-    if (voting || step_.scorer) {
+    const bool voting = accumulate == Accumulate::kVotes;
+    if (counts_votes(accumulate, step_.policy.scorer)) {
       votes[now.prediction] += 1.0f;
       if (voting) {
         now = elect(now, step_.prediction[sample], sum(votes), [&](int32_t c) { return votes[c]; });
@@ -175,14 +185,62 @@ class Exit {
     }
     if (step_.policy.scorer != Scorer::kNone) {
       float* memory = step_.memory ? step_.memory + sample * step_.memory_width : nullptr;
-      now.score = step_.scorer ? network(reductions, now, row, votes, memory, of_scorer)
+      now.score = step_.scorer ? network(reductions, now, row, votes, memory, spare)
                                : sigmoid(row_output);
       if (memory) memory[step_.exit - 1] = now.score;
     }
-    if (!voting) return decide(sample, now, row);
-    std::memcpy(row, votes, classes * sizeof(float));
-    row[now.prediction] += kMajorityMargin;
-    return decide(sample, now, row);
+    const bool answering = answers(accumulate);
+    if (answering) gather(step_.prediction[sample] < 0, now, reductions, row, votes, spare);
+    if (!decide(sample, now)) return false;
+    if (voting) {
+      std::memcpy(row, votes, classes * sizeof(float));
+      row[now.prediction] += kMajorityMargin;
+    } else if (answering) {
+      answer(votes, row);
+      step_.prediction[sample] = kernels_.reduce(row, classes).argmax;
+    }
+    leave(sample, row);
+    return true;
+  }
+
+  // The probabilities so far, or of the streak, take this exit's; or its logits take the place of
+  // less confident ones.
+  void gather(
+      bool first, const Signals& now, const Reductions& reductions, const float* row,
+      float* gathered, float* spare) const {
+    const int64_t classes = step_.classes;
+    if (step_.policy.accumulate == Accumulate::kMostConfident) {
+      if (first || more_confident(now.confidence, confidence_of(gathered, spare))) {
+        std::memcpy(gathered, row, classes * sizeof(float));
+      }
+    } else if (step_.policy.accumulate == Accumulate::kMean || keeps(step_.policy, now)) {
+      kernels_.softmax(row, classes, reductions, spare);
+      for (int64_t c = 0; c < classes; ++c) gathered[c] += spare[c];
+    } else {
+      std::fill(gathered, gathered + classes, 0.0f);
+    }
+  }
+
+  // A row that is not padded is copied for it.
+  float confidence_of(const float* logits, float* spare) const {
+    std::memcpy(spare, logits, step_.classes * sizeof(float));
+    std::fill(
+        spare + step_.classes, spare + padded(step_.classes),
+        -std::numeric_limits<float>::infinity());
+    return confidence(kernels_.reduce(spare, step_.classes));
+  }
+
+  // The row becomes ln of the mean of what was gathered, or the most confident exit's at the last;
+  // else it stays as it is.
+  void answer(const float* gathered, float* row) const {
+    const int64_t classes = step_.classes;
+    if (step_.policy.accumulate == Accumulate::kMostConfident) {
+      if (step_.policy.last_exit) std::memcpy(row, gathered, classes * sizeof(float));
+      return;
+    }
+    const float total = sum(gathered);
+    if (total == 0.0f) return;
+    for (int64_t c = 0; c < classes; ++c) row[c] = std::log(gathered[c] / total);
   }
 
   // The weighted sum of logits takes a row's; the row becomes the ensemble's.
@@ -196,17 +254,16 @@ class Exit {
     }
   }
 
-  // Of counts, which a float32 holds exactly.
   float sum(const float* votes) const {
     return std::accumulate(votes, votes + step_.classes, 0.0f);
   }
 
   float network(
       const Reductions& reductions, const Signals& now, const float* logits, const float* votes,
-      const float* memory, float* of_scorer) const {
+      const float* memory, float* spare) const {
     const int64_t classes = step_.classes, inputs = features(classes, step_.exit);
-    kernels_.softmax(logits, classes, reductions, of_scorer);
-    float* rest = of_scorer + classes;
+    kernels_.softmax(logits, classes, reductions, spare);
+    float* rest = spare + classes;
     *rest++ = now.confidence;
     *rest++ = 1.0f - now.entropy;
     *rest++ = *std::max_element(votes, votes + classes) / sum(votes);
@@ -215,30 +272,30 @@ class Exit {
     float total = 0.0f;
     for (int64_t h = 0; h < step_.units; ++h) {
       const float* unit = step_.scorer + h * (inputs + 2);
-      total += leaky_relu(kernels_.dot(unit, of_scorer, inputs) + unit[inputs]) * unit[inputs + 1];
+      total += leaky_relu(kernels_.dot(unit, spare, inputs) + unit[inputs]) * unit[inputs + 1];
     }
     return sigmoid(total);
   }
 
-  // Whether the sample exits, with these logits.
-  bool decide(int64_t sample, const Signals& now, const float* logits) const {
+  // Whether the sample exits.
+  bool decide(int64_t sample, const Signals& now) const {
     const float score = next_score(step_.policy, now, step_.score[sample]);
-    const bool exiting = exits(step_.policy, score);
     step_.score[sample] = score;
     step_.prediction[sample] = now.prediction;
-    if (exiting) {
-      step_.exit_layer[sample] = step_.layer;
-      std::memcpy(
-          step_.logits + sample * step_.classes, logits, step_.classes * sizeof(float));
-    }
-    return exiting;
+    return exits(step_.policy, score);
+  }
+
+  // The sample exits with these logits.
+  void leave(int64_t sample, const float* logits) const {
+    step_.exit_layer[sample] = step_.layer;
+    std::memcpy(step_.logits + sample * step_.classes, logits, step_.classes * sizeof(float));
   }
 
   const ExitStep& step_;
   const Kernels& kernels_;
   const int64_t width_;    // floats from one row of activations to the next
   const int64_t classes_;  // floats from one row of the head's outputs to the next
-  const int64_t features_;  // floats for the features of a network
+  const int64_t spare_;    // floats for the features of a network, or for one row of classes
   const float largest_entropy_;
   const bool plain_;  // neither accumulates nor has a scorer
   bool share_layers_ = false;  // else each thread takes its own rows

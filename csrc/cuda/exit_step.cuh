@@ -130,25 +130,28 @@ inline constexpr int32_t kNoPrediction = -1;
 
 // What the policy decides by, and the exit's vote, where the policy accumulates or scores.
 __device__ inline Signals score(
-    const ExitStep& step, int64_t sample, float* votes, const float* memory, float* logits,
-    int32_t& vote) {
-  const bool ensembles = step.accumulate == Accumulate::kLogProbabilities;
-  if (ensembles) ensemble(step, votes, logits);
+    const ExitStep& step, const Policy& policy, int64_t sample, float* votes, const float* memory,
+    float* logits, int32_t& vote) {
+  if (step.accumulate == Accumulate::kLogProbabilities) ensemble(step, votes, logits);
+  if (step.accumulate == Accumulate::kTemperature) temper(step, logits);
   const Reductions reductions = reduce(logits, step.classes);
   Signals now = signals(reductions, kNoPrediction, largest_entropy(step.classes));
-  vote = ensembles ? -1 : now.prediction;
-  const Tally cast = votes && !ensembles ? tally(votes, step.classes, vote) : Tally{};
+  const bool counts = counts_votes(step.accumulate, step.scorer);
+  vote = counts ? now.prediction : -1;
+  const Tally cast = counts ? tally(votes, step.classes, vote) : Tally{};
+  const int32_t previous = __shfl_sync(kAllLanes, lane() ? 0 : step.prediction[sample], 0);
   if (step.accumulate == Accumulate::kVotes) {
-    const int32_t previous = __shfl_sync(kAllLanes, lane() ? 0 : step.prediction[sample], 0);
     const auto votes_of = [&](int32_t c) { return votes[c] + (c == vote ? 1.0f : 0.0f); };
     now = elect(now, previous, cast.all, votes_of);
   }
   if (step.scorer == Scorer::kRow) now.score = sigmoid(logits[step.classes]);
   if (step.scorer == Scorer::kNetwork) {
-    const int32_t best = reductions.argmax, owner = best % kWarpSize;
-    const float maximum = __shfl_sync(kAllLanes, lane() == owner ? logits[best] : 0.0f, owner);
+    const float maximum = logit_of(logits, reductions.argmax);
     const float sum = 1.0f + reductions.rest, share = cast.most / cast.all;
     now.score = network_score(step, logits, maximum, sum, now, share, memory);
+  }
+  if (answers(step.accumulate)) {
+    gather(step, policy, previous < 0, reductions, now, logits, votes);
   }
   return now;
 }
@@ -166,7 +169,7 @@ __device__ bool decide(
   int32_t vote = -1;
   Signals now;
   if constexpr (kExtended) {
-    now = score(step, sample, votes, memory, logits, vote);
+    now = score(step, policy, sample, votes, memory, logits, vote);
   } else {
     now = signals(reduce(logits, classes), kNoPrediction, largest_entropy(classes));
   }
@@ -186,11 +189,15 @@ __device__ bool decide(
     if (kExtended && step.accumulate == Accumulate::kVotes) {
       ballots(votes, classes, vote, now.prediction, logits);
     }
+    if (kExtended && answers(step.accumulate)) {
+      const int32_t answered = answer(step, votes, logits);
+      if (lane() == 0) step.prediction[sample] = answered;
+    }
     for (int64_t c = lane(); c < classes; c += kWarpSize) {
       step.logits[sample * classes + c] = logits[c];
     }
   }
-  if (vote >= 0 && votes && lane() == vote % kWarpSize) votes[vote] += 1.0f;
+  if (vote >= 0 && lane() == vote % kWarpSize) votes[vote] += 1.0f;
   return exiting;
 }
 
@@ -265,7 +272,7 @@ __global__ void __launch_bounds__(kThreads, kExtended ? 2 : 4)
 // Calls `start` with the kernel that a step takes.
 template <class Start>
 void with_kernel(const ExitStep& step, Start start) {
-  const bool extended = step.votes || step.scorer != Scorer::kNone;
+  const bool extended = step.accumulate != Accumulate::kNone || step.scorer != Scorer::kNone;
   switch (step.dtype) {
     case Dtype::kFloat32:
       return extended ? start(exit_step<float, true>) : start(exit_step<float, false>);

@@ -49,11 +49,22 @@ __device__ inline Logit largest_of_lanes(Logit best) {
   return best;
 }
 
-__device__ inline Reductions reduce(const float* logits, int64_t classes) {
+__device__ inline Logit largest(const float* logits, int64_t classes) {
   const auto last = static_cast<int32_t>(classes);
   Logit best = {-INFINITY, last};
   for (int32_t c = lane(); c < last; c += kWarpSize) best = larger(best, {logits[c], c});
-  best = largest_of_lanes(best);
+  return largest_of_lanes(best);
+}
+
+// One logit, which its lane tells the others.
+__device__ inline float logit_of(const float* logits, int32_t index) {
+  const int32_t owner = index % kWarpSize;
+  return __shfl_sync(kAllLanes, lane() == owner ? logits[index] : 0.0f, owner);
+}
+
+__device__ inline Reductions reduce(const float* logits, int64_t classes) {
+  const auto last = static_cast<int32_t>(classes);
+  const Logit best = largest(logits, classes);
   if (best.value != best.value) return {best.index, best.value, best.value};
 
   float rest = 0.0f, weighted_rest = 0.0f;
@@ -77,6 +88,46 @@ __device__ inline void ensemble(const ExitStep& step, float* summed, float* logi
     if (tau != 0.0f) summed[c] = fmaf(tau, logits[c], summed[c]);  // z may be infinite
     if (total != 0.0f) logits[c] = summed[c] / total;
   }
+}
+
+__device__ inline void temper(const ExitStep& step, float* logits) {
+  const float tau = step.table[3 * step.exit - 1];
+  for (int64_t c = lane(); c < step.classes; c += kWarpSize) logits[c] *= tau;
+}
+
+// The probabilities so far, or of the streak, take this exit's; or its logits take the place of less
+// confident ones.
+__device__ inline void gather(
+    const ExitStep& step, const Policy& policy, bool first, const Reductions& reductions,
+    const Signals& now, const float* logits, float* gathered) {
+  const int64_t classes = step.classes;
+  if (step.accumulate == Accumulate::kMostConfident) {
+    const float most = first ? 0.0f : confidence(reduce(gathered, classes));
+    if (!first && !more_confident(now.confidence, most)) return;
+    for (int64_t c = lane(); c < classes; c += kWarpSize) gathered[c] = logits[c];
+    return;
+  }
+  const bool adds = step.accumulate == Accumulate::kMean || keeps(policy, now);
+  const float maximum = logit_of(logits, reductions.argmax), sum = 1.0f + reductions.rest;
+  for (int64_t c = lane(); c < classes; c += kWarpSize) {
+    gathered[c] = adds ? gathered[c] + expf(logits[c] - maximum) / sum : 0.0f;
+  }
+}
+
+// Makes the logits ln of the mean of what was gathered, or those of the most confident exit at the
+// last; else they stay as they are. The answer's class.
+__device__ inline int32_t answer(const ExitStep& step, const float* gathered, float* logits) {
+  const int64_t classes = step.classes;
+  const bool mean = step.accumulate != Accumulate::kMostConfident;
+  float total = 0.0f;
+  for (int64_t c = lane(); c < classes && mean; c += kWarpSize) total += gathered[c];
+  total = sum_of_lanes(total);
+  if (mean ? total != 0.0f : step.last_exit) {
+    for (int64_t c = lane(); c < classes; c += kWarpSize) {
+      logits[c] = mean ? logf(gathered[c] / total) : gathered[c];
+    }
+  }
+  return largest(logits, classes).index;
 }
 
 // How many votes there are, and how many has the class that has most, once `vote` is cast.

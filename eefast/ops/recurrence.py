@@ -24,7 +24,12 @@ from torch import Tensor
 # repeat them.
 
 
-class Keep(IntEnum):
+class _Kind(IntEnum):
+    def __str__(self) -> str:  # since Python 3.11 an IntEnum's is its number
+        return f"{type(self).__name__}.{self.name}"
+
+
+class Keep(_Kind):
     """How much of the earlier exits' score is kept. `tau` is the third column of the table."""
 
     NEVER = 0  # 0: each exit is judged alone
@@ -33,9 +38,10 @@ class Keep(IntEnum):
     CONFIDENCE_ABOVE = 3  # 1 if the confidence is above tau, else 0
     ALWAYS = 4  # 1
     NOT_SCORE = 5  # 1 - q, a number (PALBERT)
+    SCORE_ABOVE = 6  # 1 if the learned score q is above tau, else 0 (PCEE-BERT-v2)
 
 
-class Gain(IntEnum):
+class Gain(_Kind):
     """What an exit adds to the score, times the exit's weight."""
 
     ONE = 0  # 1
@@ -46,23 +52,44 @@ class Gain(IntEnum):
     CONFIDENCE_ABOVE = 5  # 1 if the confidence is above tau, else 0
     SCORE = 6  # the learned score q
     VOTES = 7  # the votes of the majority class
+    SCORE_ABOVE = 8  # 1 if the learned score q is above tau, else 0
 
 
-class Accumulate(IntEnum):
-    """What is gathered per class over the exits; prediction and confidence are then its own."""
+class Accumulate(_Kind):
+    """What stands for this exit's own logits.
+
+    With VOTES, LOG_PROBABILITIES and TEMPERATURE it is what the signals are taken of, and what a
+    sample is answered with. With the last three (`ANSWERS`) signals and decision are this exit's
+    own, and only the answer of a sample that exits is another.
+    """
 
     NONE = 0
     VOTES = 1  # one vote of each exit for its argmax; ties go to the most recent majority (EEIC)
     LOG_PROBABILITIES = 2  # p ~ prod_j p_j^(tau_j / T_i), T_i = sum_(j <= i) tau_j (ZTW)
+    TEMPERATURE = 3  # tau_i z_i, tau_i = 1 / temperature; nothing is gathered (RightTool)
+    MEAN = 4  # answers ln of the mean probabilities of all exits so far (PCEE-BERT)
+    STREAK_MEAN = 5  # as MEAN, of the exits since the score was last dropped (PCEE-BERT)
+    # At the last exit answers the logits of the most confident one, of equal ones the first
+    # (Shallow-Deep).
+    MOST_CONFIDENT = 6
 
 
-class ScorerKind(IntEnum):
+ANSWERS = (Accumulate.MEAN, Accumulate.STREAK_MEAN, Accumulate.MOST_CONFIDENT)
+"""The accumulators that change nothing but the answer."""
+
+
+class ScorerKind(_Kind):
     """Where the learned score q comes from."""
 
     NONE = 0
     ROW = 1  # the sigmoid of one more row of the classifier (BERxiT, PALBERT)
     NETWORK = 2  # a small network over signals and earlier scores (EENet, Eq. 5-9)
 
+
+KEEPS_BY_SCORE = (Keep.NOT_SCORE, Keep.SCORE_ABOVE)
+GAINS_BY_SCORE = (Gain.SCORE, Gain.SCORE_ABOVE)
+_KEEPS_ABOVE_TAU = (Keep.ENTROPY_BELOW, Keep.CONFIDENCE_ABOVE, Keep.SCORE_ABOVE)
+_GAINS_ABOVE_TAU = (Gain.ENTROPY_BELOW, Gain.CONFIDENCE_ABOVE, Gain.SCORE_ABOVE)
 
 NO_PREDICTION = -1
 """The prediction of a sample that has met no exit yet: nothing agrees with it."""
@@ -87,7 +114,9 @@ class Values(NamedTuple):
 
     score: Tensor  # (N,) float32: S_i
     prediction: Tensor  # (N,) integers: of the exit before; -1 before the first
-    votes: Tensor | None = None  # (N, C) float32: votes, or the weighted sum of logits
+    # (N, C) float32: votes; the weighted sum of logits; the sum of probabilities; or the logits of
+    # the most confident exit.
+    votes: Tensor | None = None
     memory: Tensor | None = None  # (N, M) float32: the learned score of each exit met, 0 elsewhere
 
 
@@ -95,7 +124,8 @@ class Outcome(NamedTuple):
     """What one exit makes of N samples."""
 
     values: Values  # after the exit: values.prediction and values.score are the exit's own
-    answer: Tensor  # (N, C) float32: the logits of a sample that exits here
+    # (N, C) float32: the logits of a sample that exits here; its prediction is their argmax.
+    answer: Tensor
     leaves: Tensor  # (N,) bool: whether the sample exits here
 
 
@@ -119,7 +149,8 @@ class Recurrence(NamedTuple):
     @property
     def uses_votes(self) -> bool:
         """Whether values hold `votes`: for an accumulator, and for a network's vote share."""
-        return self.accumulate != Accumulate.NONE or self.scorer == ScorerKind.NETWORK
+        gathers = self.accumulate not in (Accumulate.NONE, Accumulate.TEMPERATURE)
+        return gathers or self.scorer == ScorerKind.NETWORK
 
     @property
     def needs_memory(self) -> bool:
@@ -131,20 +162,29 @@ class Recurrence(NamedTuple):
 
         Raises:
             ValueError: a number that is no kind, a learned score without a scorer, Gain.VOTES
-                without votes, or a network over log-probabilities, which have no vote share.
+                without votes, a NETWORK scorer over what has no vote share, STREAK_MEAN of a keep
+                that knows no streak, or TEMPERATURE where tau is wanted for something else.
         """
         keep, gain = Keep(self.keep), Gain(self.gain)
         accumulate, scorer = Accumulate(self.accumulate), ScorerKind(self.scorer)
-        if scorer is ScorerKind.NONE and keep is Keep.NOT_SCORE:
-            raise ValueError("keep=Keep.NOT_SCORE needs a scorer, got ScorerKind.NONE")
-        if scorer is ScorerKind.NONE and gain is Gain.SCORE:
-            raise ValueError("gain=Gain.SCORE needs a scorer, got ScorerKind.NONE")
+        if scorer is ScorerKind.NONE and keep in KEEPS_BY_SCORE:
+            raise ValueError(f"keep={keep!s} needs a scorer, got ScorerKind.NONE")
+        if scorer is ScorerKind.NONE and gain in GAINS_BY_SCORE:
+            raise ValueError(f"gain={gain!s} needs a scorer, got ScorerKind.NONE")
         if gain is Gain.VOTES and accumulate is not Accumulate.VOTES:
             raise ValueError(f"gain=Gain.VOTES needs Accumulate.VOTES, got {accumulate!s}")
-        if scorer is ScorerKind.NETWORK and accumulate is Accumulate.LOG_PROBABILITIES:
+        without_share = (Accumulate.LOG_PROBABILITIES, *ANSWERS)
+        if scorer is ScorerKind.NETWORK and accumulate in without_share:
+            raise ValueError(f"a NETWORK scorer reads the vote share, which {accumulate!s} has not")
+        if accumulate is Accumulate.STREAK_MEAN and keep not in _KEEPS_ABOVE_TAU:
             raise ValueError(
-                "a NETWORK scorer reads the vote share, which Accumulate.LOG_PROBABILITIES has not"
+                "Accumulate.STREAK_MEAN needs a keep that says where a streak begins, one of "
+                f"{', '.join(map(str, _KEEPS_ABOVE_TAU))}; got {keep!s}"
             )
+        if accumulate is Accumulate.TEMPERATURE and keep in _KEEPS_ABOVE_TAU:
+            raise ValueError(f"tau is the 1 / temperature of {accumulate!s}, and {keep!s} has none")
+        if accumulate is Accumulate.TEMPERATURE and gain in _GAINS_ABOVE_TAU:
+            raise ValueError(f"tau is the 1 / temperature of {accumulate!s}, and {gain!s} has none")
 
     def start(
         self, samples: int, classes: int, exits: int, device: torch.device | str = "cpu"
@@ -190,8 +230,11 @@ class Recurrence(NamedTuple):
             # By 0 nothing is multiplied: 0 * inf is NaN.
             votes = torch.where(tau == 0, votes, votes + tau * z)
             z = torch.where(total == 0, z, votes / total)
+        elif self.accumulate == Accumulate.TEMPERATURE:
+            z = tau * z
         now, answer, majority = signals(z), z, None
-        if votes is not None and self.accumulate != Accumulate.LOG_PROBABILITIES:
+        network = self.scorer == ScorerKind.NETWORK
+        if votes is not None and (network or self.accumulate == Accumulate.VOTES):
             votes = votes.scatter_add(1, now.prediction[:, None], torch.ones_like(votes[:, :1]))
         if self.accumulate == Accumulate.VOTES and votes is not None:
             now, majority = _elect(votes, now, previous)
@@ -209,6 +252,10 @@ class Recurrence(NamedTuple):
         leaves = reached(score, threshold, strict=self.strict)
         if exit == len(table):
             leaves = torch.ones_like(leaves)
+        if self.accumulate in ANSWERS and votes is not None:
+            kept = _keeps(Keep(self.keep), now.prediction == previous, now, tau, q)
+            votes = _gather(self.accumulate, votes, z, now, kept, first=previous == NO_PREDICTION)
+            answer = _answer(self.accumulate, votes, z, last=exit == len(table))
         return Outcome(Values(score, now.prediction, votes, memory), answer, leaves)
 
 
@@ -272,7 +319,7 @@ def advance(
         assert q is not None
         kept = (1 - q) * score
     else:
-        kept = score.masked_fill(~_keeps(Keep(keep), agree, now, tau), 0.0)
+        kept = score.masked_fill(~_keeps(Keep(keep), agree, now, tau, q), 0.0)
     match Gain(gain):
         case Gain.ONE:
             gained = one
@@ -292,6 +339,9 @@ def advance(
             return kept + (weight * one).masked_fill(~(now.entropy < tau), 0.0)
         case Gain.CONFIDENCE_ABOVE:
             return kept + (weight * one).masked_fill(~(now.confidence > tau), 0.0)
+        case Gain.SCORE_ABOVE:
+            assert q is not None
+            return kept + (weight * one).masked_fill(~(q > tau), 0.0)
     return kept + weight * gained
 
 
@@ -300,7 +350,10 @@ def reached(score: Tensor, threshold: Tensor | float, *, strict: bool) -> Tensor
     return score > threshold if strict else score >= threshold
 
 
-def _keeps(keep: Keep, agree: Tensor, now: Signals, tau: Tensor | float) -> Tensor:
+def _keeps(
+    keep: Keep, agree: Tensor, now: Signals, tau: Tensor | float, q: Tensor | None
+) -> Tensor:
+    """Where the score is kept whole, [N] bool."""
     match keep:
         case Keep.AGREE:
             return agree
@@ -308,6 +361,9 @@ def _keeps(keep: Keep, agree: Tensor, now: Signals, tau: Tensor | float) -> Tens
             return now.entropy < tau
         case Keep.CONFIDENCE_ABOVE:
             return now.confidence > tau
+        case Keep.SCORE_ABOVE:
+            assert q is not None
+            return q > tau
         case Keep.ALWAYS:
             return torch.ones_like(agree)
     return torch.zeros_like(agree)
@@ -332,3 +388,33 @@ def _elect(
         now.entropy,
     )
     return elected, torch.where(changes, mine, before)
+
+
+def _gather(
+    accumulate: int,  # one of ANSWERS
+    gathered: Tensor,  # (N, C), after the exit before
+    logits: Tensor,  # (N, C), this exit's
+    now: Signals,
+    kept: Tensor,  # (N,) bool: whether the streak goes on
+    *,
+    first: Tensor,  # (N,) bool: whether the sample meets no exit but this
+) -> Tensor:
+    """What `ANSWERS` gather, this exit's part among it, [N, C].
+
+    The most confident exit is known by its logits alone, whose confidence is taken again. A NaN is
+    never the more confident, and anything is more confident than it.
+    """
+    if accumulate == Accumulate.MOST_CONFIDENT:
+        most = signals(gathered).confidence
+        nan = most.isnan() & ~now.confidence.isnan()
+        return torch.where((first | nan | (now.confidence > most))[:, None], logits, gathered)
+    total = gathered + logits.softmax(-1)
+    return total if accumulate == Accumulate.MEAN else total.masked_fill(~kept[:, None], 0.0)
+
+
+def _answer(accumulate: int, gathered: Tensor, logits: Tensor, *, last: bool) -> Tensor:
+    """The logits that `ANSWERS` answer with, [N, C]; this exit's own where nothing was gathered."""
+    if accumulate == Accumulate.MOST_CONFIDENT:
+        return gathered if last else logits
+    total = gathered.sum(-1, keepdim=True)
+    return torch.where(total == 0, logits, (gathered / total).log())

@@ -50,7 +50,7 @@ def exit_step(
     after, answer, exits_here = recurrence.step(before, z, table, exit, q=q, scorer=scorer)
 
     score[rows] = after.score
-    prediction[rows] = after.prediction.int()
+    prediction[rows] = torch.where(exits_here, answer.argmax(-1), after.prediction).int()
     if votes is not None and after.votes is not None:
         votes[rows] = after.votes
     if memory is not None and after.memory is not None:

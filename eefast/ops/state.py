@@ -30,12 +30,14 @@ class ExitState(NamedTuple):
     """The running state of the N samples of one call, in the caller's order."""
 
     score: Tensor  # (N,) float32: S_i
-    prediction: Tensor  # (N,) int32: at the last exit met; -1 before the first
+    # (N,) int32: at the last exit met; -1 before the first. Of a sample that exited, argmax of its
+    # logits.
+    prediction: Tensor
     exit_layer: Tensor  # (N,) int32: layer after which the sample exited; 0 while running
     # (N, C) float32: of the exit at which the sample exited, anything while it runs.
     logits: Tensor
     running: Tensor  # (L,) bool: whether any sample was still running after exit i
-    # (N, C) float32, where the policy accumulates or has a network: votes, or a sum of logits.
+    # (N, C) float32, where the policy gathers something or has a network: `Values.votes`.
     votes: Tensor | None = None
     # (N, M) float32, M >= L, where the policy has a scorer that wants it: the scores q_i.
     memory: Tensor | None = None

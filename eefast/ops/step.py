@@ -11,8 +11,8 @@ from typing import NamedTuple
 from eefast.ops.recurrence import Accumulate, Recurrence, ScorerKind
 
 # Bits of the packed integer, from the lowest: exit 16, layer 16, keep 8, gain 8, strict 1,
-# accumulate 2, scorer 2. csrc/arguments.h reads them too.
-_LAYER, _KEEP, _GAIN, _STRICT, _ACCUMULATE, _SCORER = 16, 32, 40, 48, 49, 51
+# accumulate 3, scorer 2. csrc/arguments.h reads them too.
+_LAYER, _KEEP, _GAIN, _STRICT, _ACCUMULATE, _SCORER = 16, 32, 40, 48, 49, 52
 
 LARGEST_EXIT = (1 << 16) - 1
 """The largest exit and layer that fit."""
@@ -55,6 +55,6 @@ class Step(NamedTuple):
             packed >> _KEEP & 0xFF,
             packed >> _GAIN & 0xFF,
             bool(packed >> _STRICT & 1),
-            packed >> _ACCUMULATE & 3,
+            packed >> _ACCUMULATE & 7,
             packed >> _SCORER & 3,
         )

@@ -28,8 +28,9 @@ call is fine, and so are names that begin with an underscore, and classmethods, 
 unless their name is nearly one of `Policy`'s.
 
 With `accumulate` the votes or log-probabilities of all exits so far speak instead of this exit
-alone; with a `scorer` there is a learned score q, for Gain.SCORE and Keep.NOT_SCORE: an extra row
-of the model's heads (ScorerKind.ROW), or a small network that the policy itself holds
+alone, or this exit at another temperature, or only the answer is that of several exits; with a
+`scorer` there is a learned score q, for Gain.SCORE, Keep.NOT_SCORE and both SCORE_ABOVE: an extra
+row of the model's heads (ScorerKind.ROW), or a small network that the policy itself holds
 (ScorerKind.NETWORK, see `Policy.scorer_weights`).
 """
 
@@ -125,7 +126,7 @@ class Policy(ABC):
 
     @property
     def accumulate(self) -> Accumulate:
-        """What is gathered over the exits, and speaks instead of this exit alone."""
+        """What speaks or answers instead of this exit alone."""
         return Accumulate.NONE
 
     @property
@@ -255,6 +256,10 @@ class Policy(ABC):
         if self.accumulate is Accumulate.LOG_PROBABILITIES and (table[:, 2] < 0).any():
             raise ValueError(
                 f"{self.name}: tau weighs exits and must be 0 or more, got {table[:, 2]}"
+            )
+        if self.accumulate is Accumulate.TEMPERATURE and (table[:, 2] <= 0).any():
+            raise ValueError(
+                f"{self.name}: tau is 1 / temperature and must be above 0, got {table[:, 2]}"
             )
         for exit in self.exits_used(num_exits):
             check_scorer(self, exit, num_classes)

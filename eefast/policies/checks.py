@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from eefast.ops import Accumulate, Gain, Keep, ScorerKind
+from eefast.ops.recurrence import GAINS_BY_SCORE, KEEPS_BY_SCORE
 
 if TYPE_CHECKING:
     from eefast.policies.base import Policy
@@ -96,11 +97,12 @@ def check_kinds(policy: Policy) -> None:
                 f"policy {policy.name!r}: {what} must be a {kind.__name__}, got {got!r}. {ROW}"
             )
     if policy.scorer is not ScorerKind.NONE and not (
-        policy.gain is Gain.SCORE or policy.keep is Keep.NOT_SCORE
+        policy.gain in GAINS_BY_SCORE or policy.keep in KEEPS_BY_SCORE
     ):
+        readers = ", ".join(map(str, (*GAINS_BY_SCORE, *KEEPS_BY_SCORE)))
         raise ValueError(
             f"policy {policy.name!r}: nothing reads the score of {policy.scorer!s}: it is for "
-            f"Gain.SCORE or Keep.NOT_SCORE, got {policy.gain!s} and {policy.keep!s}"
+            f"{readers}; got {policy.gain!s} and {policy.keep!s}"
         )
     try:
         policy.recurrence.check()

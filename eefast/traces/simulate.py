@@ -142,21 +142,24 @@ def simulate_all(policies: Iterable[Policy], trace: ExitTrace) -> list[Simulatio
 
 
 def _run(policy: Policy, trace: ExitTrace) -> tuple[Tensor, Tensor]:
-    """Scores float32 and predictions int64 at each exit that the policy uses, [used, N]."""
+    """At each exit that the policy uses, scores float32 and the predictions int64 of samples that
+    exit there, [used, N]. Neither depends on thresholds."""
     samples, device = len(trace.labels), trace.logits.device
-    table, recurrence = policy.table(trace.num_exits).to(device), policy.recurrence
+    used, recurrence = policy.exits_used(trace.num_exits), policy.recurrence
+    # Cut behind the last exit used, as plans cut it: some answer otherwise there.
+    table = policy.table(trace.num_exits)[: used[-1]].to(device)
     learned = trace.scores if policy.scorer is ScorerKind.ROW else None
     values = recurrence.start(samples, trace.num_classes, trace.num_exits, device)
     scores, predictions = [], []
-    for i in policy.exits_used(trace.num_exits):
-        values = recurrence.step(
+    for i in used:
+        values, answer, _ = recurrence.step(
             values,
             trace.logits[i - 1],
             table,
             i,
             q=None if learned is None else learned[i - 1],
             scorer=policy.scorer_weights(i),
-        ).values
+        )
         scores.append(values.score)
-        predictions.append(values.prediction.long())
+        predictions.append(answer.argmax(-1))
     return torch.stack(scores), torch.stack(predictions)

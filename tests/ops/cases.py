@@ -5,7 +5,16 @@ import os
 
 import torch
 
-from eefast.ops import ExitState, HeadWeights, exit_step
+from eefast.ops import (
+    Accumulate,
+    ExitState,
+    Gain,
+    HeadWeights,
+    Keep,
+    Recurrence,
+    ScorerKind,
+    exit_step,
+)
 from tests import emulation
 from tests.ops import oracle
 
@@ -139,3 +148,52 @@ def check(impl, hidden, head, table, state, **kwargs):
     budget = error_budget(hidden, head)
     assert_same(got, want, budget, table[kwargs["exit"] - 1, 1].item())
     return got
+
+
+def goes_together(recurrence):
+    """Whether the kinds are not refused."""
+    try:
+        recurrence.check()
+    except ValueError:
+        return False
+    return True
+
+
+def keep_of(accumulate, otherwise=Keep.AGREE):
+    """A keep that goes with the accumulator."""
+    return Keep.CONFIDENCE_ABOVE if accumulate is Accumulate.STREAK_MEAN else otherwise
+
+
+PARTS = [
+    (Accumulate.VOTES, ScorerKind.NONE, Keep.NEVER, Gain.VOTES),
+    (Accumulate.VOTES, ScorerKind.ROW, Keep.CONFIDENCE_ABOVE, Gain.SCORE),
+    (Accumulate.LOG_PROBABILITIES, ScorerKind.NONE, Keep.AGREE, Gain.CONFIDENCE),
+    (Accumulate.LOG_PROBABILITIES, ScorerKind.ROW, Keep.NOT_SCORE, Gain.SCORE),
+    (Accumulate.NONE, ScorerKind.NETWORK, Keep.NOT_SCORE, Gain.SCORE),
+    (Accumulate.VOTES, ScorerKind.NETWORK, Keep.AGREE, Gain.CONFIDENCE),
+    (Accumulate.NONE, ScorerKind.ROW, Keep.SCORE_ABOVE, Gain.SCORE_ABOVE),
+    (Accumulate.TEMPERATURE, ScorerKind.NONE, Keep.AGREE, Gain.CONFIDENCE),
+    (Accumulate.TEMPERATURE, ScorerKind.NETWORK, Keep.NEVER, Gain.SCORE),
+    (Accumulate.MEAN, ScorerKind.NONE, Keep.AGREE, Gain.CONFIDENCE),
+    (Accumulate.STREAK_MEAN, ScorerKind.NONE, Keep.ENTROPY_BELOW, Gain.ENTROPY_BELOW),
+    (Accumulate.STREAK_MEAN, ScorerKind.ROW, Keep.SCORE_ABOVE, Gain.SCORE_ABOVE),
+    (Accumulate.MOST_CONFIDENT, ScorerKind.NONE, Keep.NEVER, Gain.CONFIDENCE),
+]
+"""Accumulators and scorers, each with kinds that use it."""
+
+
+def check_parts(impl, accumulate, kind, keep, gain, *, samples, classes, exits):
+    """One of PARTS over all exits."""
+    recurrence = Recurrence(keep, gain, False, accumulate, kind)
+    table = table_of(exits, weight=0.75, threshold=1.7 if gain is Gain.VOTES else 0.6)
+    state = ExitState.start(samples, classes, exits, votes=recurrence.uses_votes, memory=bool(kind))
+    g = torch.Generator().manual_seed(3)
+    for exit in range(1, exits + 1):
+        scorer = torch.randn(5, classes + exit + 4, generator=g) * 0.3
+        state = check(
+            impl, make_hidden(samples, 16, seed=exit),
+            make_head(16, classes + (kind is ScorerKind.ROW), seed=exit), table, state,
+            exit=exit, layer=exit, keep=keep, gain=gain, accumulate=accumulate, scorer_kind=kind,
+            scorer=scorer if kind is ScorerKind.NETWORK else None,
+        )  # fmt: skip
+    assert state.exit_layer.all()

@@ -19,14 +19,20 @@ def logits_of(row: torch.Tensor, head: HeadWeights) -> torch.Tensor:
     return z if head.bias is None else z + head.bias.double()
 
 
+def softmax_of(z: list[float]) -> list[float]:
+    """Probabilities of logits; all NaN if one of the logits is."""
+    if any(math.isnan(value) for value in z):
+        return [math.nan] * len(z)
+    exponentials = [math.exp(value - max(z)) for value in z]
+    return [e / sum(exponentials) for e in exponentials]
+
+
 def signals_of(z: list[float]) -> tuple[int, float, float]:
     """Prediction, confidence and normalised entropy of logits."""
     if any(math.isnan(value) for value in z):
         return next(i for i, value in enumerate(z) if math.isnan(value)), math.nan, math.nan
     prediction = z.index(max(z))
-    exponentials = [math.exp(value - z[prediction]) for value in z]
-    total = sum(exponentials)
-    probabilities = [e / total for e in exponentials]
+    probabilities = softmax_of(z)
     if len(z) == 1:
         return 0, 1.0, 0.0
     entropy = -sum(p * math.log(p) for p in probabilities if p > 0) / math.log(len(z))
@@ -50,6 +56,7 @@ def advance_one(
         "agree": prediction == previous,
         "entropy": entropy < tau,
         "confidence": confidence > tau,
+        "score": q > tau,
     }
     kept = {
         Keep.NEVER: 0.0,
@@ -58,6 +65,7 @@ def advance_one(
         Keep.CONFIDENCE_ABOVE: score if holds["confidence"] else 0.0,
         Keep.ALWAYS: score,
         Keep.NOT_SCORE: (1 - q) * score,
+        Keep.SCORE_ABOVE: score if holds["score"] else 0.0,
     }[keep]
     gained = {
         Gain.ONE: weight,
@@ -68,8 +76,14 @@ def advance_one(
         Gain.CONFIDENCE_ABOVE: weight if holds["confidence"] else 0.0,
         Gain.SCORE: weight * q,
         Gain.VOTES: weight * votes,
+        Gain.SCORE_ABOVE: weight if holds["score"] else 0.0,
     }[gain]
     return kept + gained
+
+
+def log(x: float) -> float:
+    """ln x, with ln 0 = -inf."""
+    return math.log(x) if x != 0 else -math.inf
 
 
 def sigmoid(x: float) -> float:
@@ -111,8 +125,10 @@ class Sample:
                 self.votes = [v + tau * value for v, value in zip(self.votes, z, strict=True)]
             if total != 0:
                 z = answer = [v / total for v in self.votes]
+        if accumulate == Accumulate.TEMPERATURE:
+            z = answer = [tau * value for value in z]
         now = signals_of(z)
-        if self.votes is not None and accumulate != Accumulate.LOG_PROBABILITIES:
+        if accumulate == Accumulate.VOTES or kind == ScorerKind.NETWORK:
             self.votes[now[0]] += 1
         if accumulate == Accumulate.VOTES:
             # Most recent first: this exit's own class, then the majority before.
@@ -124,16 +140,29 @@ class Sample:
         if kind == ScorerKind.ROW:
             q = sigmoid(row_output)
         elif kind == ScorerKind.NETWORK:
-            largest = max(z)
-            exponentials = [math.exp(value - largest) for value in z]
             share = max(self.votes) / sum(self.votes)
-            features = [e / sum(exponentials) for e in exponentials]
-            features += [now[1], 1 - now[2], share, *self.memory[: exit - 1]]
+            features = [*softmax_of(z), now[1], 1 - now[2], share, *self.memory[: exit - 1]]
             q = network_of(scorer, features)
         if self.memory is not None:
             self.memory[exit - 1] = q
         self.score = advance_one(self.score, previous, now, keep, gain, weight, tau, q, count)
         self.prediction = now[0]
+        if accumulate in (Accumulate.MEAN, Accumulate.STREAK_MEAN):
+            self.votes = [v + p for v, p in zip(self.votes, softmax_of(z), strict=True)]
+            # A score of 1 says whether the streak goes on.
+            if accumulate == Accumulate.STREAK_MEAN and not advance_one(
+                1.0, previous, now, keep, Gain.ONE, 0.0, tau, q
+            ):
+                self.votes = [0.0] * len(z)
+            total = sum(self.votes)
+            if total != 0:
+                answer = [log(v / total) for v in self.votes]
+        if accumulate == Accumulate.MOST_CONFIDENT:
+            before = signals_of(self.votes)[1]
+            if previous == -1 or now[1] > before or (math.isnan(before) > math.isnan(now[1])):
+                self.votes = z
+            if exit == len(table):
+                answer = self.votes
         return answer
 
 
@@ -170,6 +199,7 @@ def exit_step(
             out.memory[sample] = torch.tensor(it.memory, dtype=torch.float64)
         if exit == len(table) or (it.score > threshold if strict else it.score >= threshold):
             out.exit_layer[sample] = layer
+            out.prediction[sample] = signals_of(answer)[0]
             out.logits[sample] = torch.tensor(answer, dtype=torch.float64)
         else:
             out.running[exit - 1] = True

@@ -7,12 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eefast.ops import ExitState, Gain, HeadWeights, Keep
+from eefast.ops import ExitState, Gain, HeadWeights, Keep, Recurrence
 from tests.ops import oracle
 from tests.ops.cases import (
     IMPLS,
     IMPLS_AND_DTYPES,
     check,
+    goes_together,
     make_head,
     make_hidden,
     run,
@@ -21,12 +22,7 @@ from tests.ops.cases import (
 )
 
 # Those that need neither votes nor a learned score; test_parts.py has the others.
-KINDS = [
-    (keep, gain)
-    for keep in Keep
-    for gain in Gain
-    if keep is not Keep.NOT_SCORE and gain not in (Gain.SCORE, Gain.VOTES)
-]
+KINDS = [(keep, gain) for keep in Keep for gain in Gain if goes_together(Recurrence(keep, gain))]
 
 
 @pytest.mark.parametrize(("impl", "dtype"), IMPLS_AND_DTYPES)

@@ -19,15 +19,8 @@ from eefast.ops import (
     signals,
 )
 from tests.ops import oracle
+from tests.ops.cases import goes_together
 from tests.ops.oracle import advance_one, signals_of
-
-
-def goes_together(recurrence):
-    try:
-        recurrence.check()
-    except ValueError:
-        return False
-    return True
 
 
 def near_tau(answer, values, i, tau, recurrence):
@@ -126,14 +119,16 @@ def test_one_step_of_every_kind(keep, gain, score, previous, z, weight, tau, q, 
     assert got.item() == pytest.approx(wanted, rel=1e-6, abs=1e-5)
 
 
-@pytest.mark.parametrize("gain", [Gain.AGREE, Gain.ENTROPY_BELOW, Gain.CONFIDENCE_ABOVE])
+@pytest.mark.parametrize(
+    "gain", [Gain.AGREE, Gain.ENTROPY_BELOW, Gain.CONFIDENCE_ABOVE, Gain.SCORE_ABOVE]
+)
 @pytest.mark.parametrize("weight", [math.inf, math.nan])
 def test_an_indicator_that_does_not_hold_adds_nothing_whatever_the_weight(gain, weight):
     now = signals(torch.tensor([[0.0, 0.0]]))  # entropy 1, confidence 0.5
     tau = 0.5 if gain is Gain.ENTROPY_BELOW else 0.6
     got = advance(
         torch.tensor([0.25]), torch.tensor([1]), now,
-        keep=Keep.ALWAYS, gain=gain, weight=weight, tau=tau,
+        keep=Keep.ALWAYS, gain=gain, weight=weight, tau=tau, q=torch.tensor([0.6]),
     )  # fmt: skip
     assert got.item() == 0.25
 

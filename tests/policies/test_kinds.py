@@ -37,6 +37,9 @@ class Unnamed(Policy):
         return Columns()
 
 
+TAU = Columns(tau=0.5)
+
+
 def network(exit, classes=3, units=5):
     return torch.ones(units, classes + exit + 4, dtype=torch.float32)
 
@@ -51,6 +54,13 @@ def network(exit, classes=3, units=5):
         dict(keep=Keep.NOT_SCORE, gain=Gain.SCORE, scorer=ScorerKind.ROW),
         dict(keep=Keep.NOT_SCORE, gain=Gain.ONE, scorer=ScorerKind.ROW),
         dict(gain=Gain.SCORE, scorer=ScorerKind.NETWORK, weights=network),
+        dict(keep=Keep.SCORE_ABOVE, gain=Gain.ONE, scorer=ScorerKind.ROW),
+        dict(gain=Gain.SCORE_ABOVE, scorer=ScorerKind.NETWORK, weights=network),
+        dict(accumulate=Accumulate.TEMPERATURE, columns=Columns(tau=0.5)),
+        dict(accumulate=Accumulate.MEAN),
+        dict(accumulate=Accumulate.MOST_CONFIDENT),
+        dict(keep=Keep.ENTROPY_BELOW, accumulate=Accumulate.STREAK_MEAN),
+        dict(keep=Keep.SCORE_ABOVE, accumulate=Accumulate.STREAK_MEAN, scorer=ScorerKind.ROW),
     ],
 )
 def test_what_the_recurrence_can_express(kinds):
@@ -62,7 +72,41 @@ def test_what_the_recurrence_can_express(kinds):
     [
         (dict(gain=Gain.SCORE), "'test-unnamed': gain=Gain.SCORE needs a scorer"),
         (dict(keep=Keep.NOT_SCORE), "keep=Keep.NOT_SCORE needs a scorer"),
-        (dict(scorer=ScorerKind.ROW), "nothing reads the score"),
+        (dict(keep=Keep.SCORE_ABOVE), "keep=Keep.SCORE_ABOVE needs a scorer"),
+        (dict(gain=Gain.SCORE_ABOVE), "gain=Gain.SCORE_ABOVE needs a scorer"),
+        (dict(scorer=ScorerKind.ROW), r"nothing reads the score of ScorerKind.ROW: .*SCORE_ABOVE"),
+        *(
+            (
+                dict(gain=Gain.SCORE, scorer=ScorerKind.NETWORK, accumulate=what, keep=keep),
+                f"reads the vote share, which {what!s} has not",
+            )
+            for what, keep in (
+                (Accumulate.MEAN, Keep.NEVER),
+                (Accumulate.STREAK_MEAN, Keep.ENTROPY_BELOW),
+                (Accumulate.MOST_CONFIDENT, Keep.NEVER),
+            )
+        ),
+        *(
+            (dict(accumulate=Accumulate.STREAK_MEAN, keep=keep), f"needs a keep .* got {keep!s}")
+            for keep in (Keep.NEVER, Keep.AGREE, Keep.ALWAYS)
+        ),
+        (
+            dict(keep=Keep.ENTROPY_BELOW, accumulate=Accumulate.TEMPERATURE, columns=TAU),
+            "tau is the 1 / temperature of Accumulate.TEMPERATURE, and Keep.ENTROPY_BELOW has none",
+        ),
+        (
+            dict(
+                gain=Gain.SCORE_ABOVE,
+                accumulate=Accumulate.TEMPERATURE,
+                scorer=ScorerKind.ROW,
+                columns=TAU,
+            ),
+            "tau is the 1 / temperature of Accumulate.TEMPERATURE, and Gain.SCORE_ABOVE has none",
+        ),
+        (
+            dict(accumulate=Accumulate.TEMPERATURE, columns=Columns(tau=[1, 1, 0, 1])),
+            "tau is 1 / temperature and must be above 0",
+        ),
         (dict(gain=Gain.VOTES), "gain=Gain.VOTES needs Accumulate.VOTES"),
         (
             dict(

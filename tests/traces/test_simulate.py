@@ -1,6 +1,7 @@
 """Simulation: bookkeeping, trade-off curves, and agreement with the exit step itself."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -9,7 +10,23 @@ from hypothesis import strategies as st
 
 from eefast import ExitTrace, pareto_front, simulate, trade_off
 from eefast.ops import ExitState, HeadWeights, Recurrence, exit_step
-from eefast.policies import BEEM, PABEE, PCEE, BERxiT, Budgeted, Confidence, Entropy, Never, Voting
+from eefast.ops.recurrence import ANSWERS
+from eefast.policies import (
+    BEEM,
+    PABEE,
+    PCEE,
+    Accumulate,
+    BERxiT,
+    Budgeted,
+    Columns,
+    Confidence,
+    Entropy,
+    Gain,
+    Keep,
+    Never,
+    Policy,
+    Voting,
+)
 from eefast.traces import TradeOffPoint, simulate_all
 from tests.traces.made import learned_trace
 
@@ -43,20 +60,74 @@ def test_cost_speedup_counts_what_the_layers_cost():
     assert outcome.layer_speedup == pytest.approx(2 * 3 / (2 + 3))
 
 
-@pytest.mark.parametrize("policy", [BEEM.cost(4, 0.6), PABEE(1), PCEE(1, 0.6), Entropy(0.5)])
+@dataclass(frozen=True)
+class Answering(Policy):
+    """Leaves at the second confident exit in a row, or at exit `last`, with any answer."""
+
+    name = "test-answering"
+    keep, gain = Keep.CONFIDENCE_ABOVE, Gain.CONFIDENCE_ABOVE
+    accumulate: Accumulate = Accumulate.NONE
+    last: int = 4
+    patience: int = 2
+
+    def columns(self, num_exits):
+        return Columns(thresholds=self.patience, tau=0.6)
+
+    def exits_used(self, num_exits):
+        return range(1, self.last + 1)
+
+
+@dataclass(frozen=True)
+class Tempered(Confidence):
+    """Each exit at a temperature of its own."""
+
+    name = "test-tempered"
+    accumulate = Accumulate.TEMPERATURE
+
+    def columns(self, num_exits):
+        return Columns(thresholds=0.6, tau=[0.5, 2.0, 1.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        BEEM.cost(4, 0.6),
+        PABEE(1),
+        PCEE(1, 0.6),
+        Entropy(0.5),
+        Tempered(),
+        *(Answering(a) for a in ANSWERS),
+        *(Answering(a, last=3) for a in ANSWERS),
+    ],
+)
 def test_simulation_is_what_the_exit_step_does(policy):
     trace = random_trace(samples=200)
-    state = ExitState.start(200, 3, 4)
+    state = ExitState.start(200, 3, 4, votes=policy.recurrence.uses_votes)
     head = HeadWeights(None, None, torch.eye(3), None)
-    for exit in range(1, 5):
+    used = policy.exits_used(4)
+    for exit in used:
         exit_step(
-            trace.logits[exit - 1], head, policy.table(4), state, exit=exit, layer=exit,
-            keep=policy.keep, gain=policy.gain, strict=policy.strict, impl="reference",
+            trace.logits[exit - 1], head, policy.table(4)[: used[-1]], state, exit=exit, layer=exit,
+            keep=policy.keep, gain=policy.gain, strict=policy.strict,
+            accumulate=policy.accumulate, impl="reference",
         )  # fmt: skip
     outcome = simulate(policy, trace)
     assert torch.equal(outcome.exit, state.exit_layer.long())
     assert torch.equal(outcome.prediction, state.prediction.long())
     torch.testing.assert_close(outcome.score, state.score)
+
+
+@pytest.mark.parametrize("accumulate", ANSWERS)
+def test_answers_do_not_depend_on_who_shares_the_run(accumulate):
+    """The last exit answers otherwise than one before it, and thresholds say who gets there."""
+    trace, policies = random_trace(), [Answering(accumulate, patience=t) for t in (1, 2, 4, 9)]
+    own, outcomes = trace.logits.argmax(-1), simulate_all(policies, trace)
+    for policy, outcome in zip(policies, outcomes, strict=True):
+        assert torch.equal(outcome.prediction, simulate(policy, trace).prediction)
+        differs = outcome.prediction != own.gather(0, outcome.exit[None] - 1)[0]
+        if accumulate is Accumulate.MOST_CONFIDENT:
+            assert not differs[outcome.exit < 4].any()
+    assert differs.any()
 
 
 @given(
