@@ -12,6 +12,7 @@ from eefast.calibration.costs import Costs
 from eefast.calibration.expectation import expectation
 from eefast.calibration.goal import Goal
 from eefast.calibration.msdnet import calibrate_msdnet
+from eefast.calibration.righttool import calibrate_righttool
 from eefast.calibration.search import search
 from eefast.calibration.ztw import calibrate_ztw
 from eefast.policies import Policy, policy_class
@@ -23,6 +24,7 @@ __all__ = ["Costs", "Goal", "calibrate", "theorem_condition"]
 _RECIPES: dict[str, Callable[..., Policy]] = {
     "beem": calibrate_beem,
     "msdnet": calibrate_msdnet,
+    "righttool": calibrate_righttool,
     "ztw": calibrate_ztw,
 }
 """Papers that choose their numbers in another way than by trying settings: recipe(trace, goal)."""

@@ -13,7 +13,9 @@ from eefast.policies.leebert import LeeBERT
 from eefast.policies.msdnet import MSDNet
 from eefast.policies.pabee import PABEE
 from eefast.policies.palbert import PALBERT
-from eefast.policies.pcee import PCEE
+from eefast.policies.pcee import PCEE, PCEEv1, PCEEv2
+from eefast.policies.righttool import RightTool
+from eefast.policies.shallow_deep import ShallowDeep
 from eefast.policies.threshold import Confidence, Entropy
 from eefast.policies.values import Values
 from eefast.policies.voting import EEICPatience, Voting
@@ -42,8 +44,12 @@ __all__ = [
     "LeeBERT",
     "MSDNet",
     "Never",
+    "PCEEv1",
+    "PCEEv2",
     "Policy",
+    "RightTool",
     "ScorerKind",
+    "ShallowDeep",
     "Values",
     "Voting",
     "policy_class",
