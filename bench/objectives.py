@@ -26,6 +26,7 @@ from eefast.demo.pipeline import trained
 from eefast.demo.tasks import TASKS
 from eefast.measure import host, markdown_table, time_interleaved, versions, write_whole
 from eefast.policies import Never, Policy
+from eefast.traces import keepable
 from eefast.training.fine_tune import batches
 
 POLICIES = {
@@ -87,12 +88,11 @@ def outcomes(
 ) -> list[list[str]]:
     """A row of the table per policy, and one for the last exit."""
     names = class_names(tweets["train"])
-    keep = ("scores",) if model.heads.scorer is not None else ()
     traces = {
         split: record_trace(
             model,
             batches(encode(tweets[split], tokenizer, names, TWEETS.max_length), tokenizer),
-            keep=keep,
+            keep=keepable(model),
             progress=True,
         )
         for split in ("validation", "test")

@@ -4,6 +4,7 @@ from eefast import pipelines, policies  # pipelines register themselves
 from eefast.attach import attach_exits
 from eefast.backbones import Backbone, Context, Inputs, register_backbone
 from eefast.calibration import calibrate
+from eefast.checkpoints import load_checkpoint
 from eefast.config import MultiExitConfig
 from eefast.multi_exit import MultiExitModel, MultiExitOutput
 from eefast.runtime import CompiledModel, EarlyExitOutput, RuntimeStats, compile
@@ -34,6 +35,7 @@ __all__ = [
     "attach_exits",
     "calibrate",
     "compile",
+    "load_checkpoint",
     "oracle",
     "pareto_front",
     "pipelines",

@@ -15,6 +15,7 @@ from eefast_cli.calibrate import calibrate
 from eefast_cli.demo import demo
 from eefast_cli.evaluate import evaluate
 from eefast_cli.predict import predict
+from eefast_cli.profile import profile
 from eefast_cli.train import train
 
 app = typer.Typer(
@@ -38,7 +39,7 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for command in (calibrate, demo, evaluate, predict, train):
+for command in (calibrate, demo, evaluate, predict, profile, train):
     app.command()(interruptible(command))
 
 

@@ -106,7 +106,7 @@ def answer(gathered, z, output, valid, last, ACCUMULATE: tl.constexpr):
         z = tl.where(last, gathered, z)
     else:
         total = tl.sum(gathered, 0)
-        nothing = (total == 0.0) | (valid == 0)
-        z = tl.where(nothing, z, tl.log(tl.where(nothing, 1.0, gathered / total)))
+        mean = tl.where(valid, gathered, 1.0) / tl.where(total == 0.0, 1.0, total)
+        z = tl.where(total == 0.0, z, tl.log(mean))
     argmax, _, _, _ = reduce_logits(z, output, valid, 0)
     return z, argmax

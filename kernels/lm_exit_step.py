@@ -167,7 +167,7 @@ def merge_kernel(
 
     # Decide.
     leaves = decide(
-        sample, predicted, predicted, confidence, entropy, most, q, previous_score, previous,
+        sample, predicted, predicted, True, confidence, entropy, most, q, previous_score, previous,
         table, exit, last_exit, layer, keep, gain, strict, score, prediction, exit_layer, running,
         ACCUMULATE, SCORER,
     )  # fmt: skip

@@ -94,6 +94,7 @@ def decide(
     sample,
     predicted,
     answered,  # the prediction of a sample that exits
+    agrees,  # where the prediction is that of the exit before
     confidence,
     entropy,
     most_votes,  # for GAIN_VOTES
@@ -122,7 +123,7 @@ def decide(
     row = table + 3 * (exit - 1)
     weight, threshold, tau = tl.load(row), tl.load(row + 1), tl.load(row + 2)
     tl.debug_barrier()
-    agrees = predicted == previous
+    agrees = (predicted == previous) & agrees
     kept = keeps(keep, agrees, confidence, entropy, q, tau, SCORER)
 
     indicator = (gain == GAIN_AGREE) & agrees

@@ -1,7 +1,7 @@
 """Small random models that several test files use."""
 
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from eefast import MultiExitModel, attach_exits
 from eefast.ops import ScorerKind
@@ -51,3 +51,15 @@ def plan_for(policy, model) -> Plan:
     scorer_row = policy.scorer is ScorerKind.ROW
     heads = [model.heads.weights(exit, scorer_row) for exit in range(1, len(exits) + 1)]
     return Plan.make(policy, exits, heads, model.num_classes, model.device)
+
+
+def save_tiny_text_model(folder, texts) -> None:
+    """A pretrained model in small: a BERT of 3 layers, 16 wide, and a tokenizer of `texts`."""
+    words = sorted({word for text in texts for word in text.split()})
+    (folder / "words.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]))
+    BertTokenizerFast(str(folder / "words.txt")).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(words) + 4, hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
+        intermediate_size=16,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)

@@ -15,7 +15,7 @@ import sys
 from tqdm import tqdm
 
 from bench.aot import nvcc
-from bench.aot.compile import Compiled, compilers, kernels
+from bench.aot.compile import Compiled, compilers, kernels, sources
 from bench.aot.record import TARGETS
 from bench.aot.variants import BANDWIDTHS, variants
 from eefast.ops.implementations import CUDA_ROWS
@@ -47,8 +47,8 @@ def markdown(compiled: dict[str, list[Compiled]]) -> str:
     lines = [
         "# The exit step, compiled ahead of time",
         "",
-        f"{compilers()}. Made by `python -m bench.aot > docs/aot.md`. No GPU was there: **nothing "
-        "here is a measurement of time**.",
+        f"{compilers()}, sources {sources()}. Made by `python -m bench.aot > docs/aot.md`. No GPU "
+        "was there: **nothing here is a measurement of time**.",
         "",
         "## What an exit moves and launches",
         "",
@@ -85,10 +85,7 @@ def markdown(compiled: dict[str, list[Compiled]]) -> str:
     cells: dict[tuple[str, str, str], dict[str, str]] = {}
     for target, kernels_of_target in compiled.items():
         for impl, variant_name, kernel, r in kernels_of_target:
-            local = f" **local {r.local_bytes}**" if r.local_bytes else ""
-            cells.setdefault((impl, kernel, variant_name), {})[target] = (
-                f"{r.registers} / {r.shared_bytes} / {r.instructions}{local}"
-            )
+            cells.setdefault((impl, kernel, variant_name), {})[target] = str(r)
     for (impl, kernel, variant_name), of_target in cells.items():
         row = [f"{impl} {kernel}", variant_name, *(of_target.get(t, "") for t in compiled)]
         lines.append("| " + " | ".join(row) + " |")

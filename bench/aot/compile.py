@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -30,10 +32,28 @@ def compilers() -> str:
     return f"Triton {version('triton')}, nvcc {nvcc.version() if nvcc.compiler() else 'absent'}"
 
 
+def sources() -> str:
+    """A digest of all files that a page of this depends on: the kernels' and this package's."""
+    root = Path(__file__).parents[2]
+    digest = hashlib.sha256()
+    for pattern in (
+        "kernels/*.py",
+        "csrc/policy.h",
+        "csrc/cuda/exit_step.cu*",
+        "csrc/cuda/*.cuh",
+        "csrc/cuda/exit_step.h",
+        "eefast/ops/step.py",
+        "bench/aot/*.py",
+    ):
+        for path in sorted(root.glob(pattern)):
+            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
 def kernels(target: str) -> Iterator[Compiled]:
     """All kernels of all implementations for a target, a key of `TARGETS`; those of CUDA where
     nvcc is."""
-    yield from triton_kernels(target)
+    yield from triton_kernels(target, variants())
     if target.startswith("sm_") and nvcc.compiler() is not None:
         yield from cuda_kernels(target)
 
@@ -44,14 +64,15 @@ def cuda_kernels(target: str) -> Iterator[Compiled]:
         yield Compiled("cuda", f"{name}, any size up to {CUDA_ROWS} rows", "exit_step", resources)
 
 
-def triton_kernels(target: str) -> Iterator[Compiled]:
-    """The Triton kernels of all variants, in the order in which they are launched.
+def triton_kernels(target: str, some: Iterable[Variant]) -> Iterator[Compiled]:
+    """The Triton kernels of some variants, in the order in which they are launched.
 
     Args:
         target: a key of `TARGETS`.
+        some: of `variants()`.
     """
     with_pdl = target.startswith("sm_") and TARGETS[target].arch >= 90
-    for variant in variants():
+    for variant in some:
         yield from _launched(target, variant, pdl=False)
         if with_pdl and variant.head == "pooler" and variant.dtype == torch.bfloat16:
             yield from _launched(target, variant, pdl=True)

@@ -22,6 +22,10 @@ class Resources(NamedTuple):
     shared_bytes: int
     instructions: int
 
+    def __str__(self) -> str:
+        local = f" **local {self.local_bytes}**" if self.local_bytes else ""
+        return f"{self.registers} / {self.shared_bytes} / {self.instructions}{local}"
+
 
 @cache
 def of_cubin(cubin: bytes, dynamic_shared: int = 0) -> dict[str, Resources]:

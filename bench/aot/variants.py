@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from eefast.ops import Accumulate, ExitState, Gain, Keep, ScorerKind, Step
+from eefast.ops import Accumulate, ExitState, Gain, Keep, Recurrence, ScorerKind, Step
 
 EXITS, TOKENS = 12, 32
 UNITS = 16  # of a network scorer
@@ -48,8 +48,12 @@ class Variant(NamedTuple):
         return (UNITS, self.classes + 5) if self.scorer is ScorerKind.NETWORK else (0, 0)
 
     @property
+    def _recurrence(self) -> Recurrence:
+        return Recurrence(Keep.AGREE, Gain.CONFIDENCE, False, self.accumulate, self.scorer)
+
+    @property
     def _votes(self) -> bool:
-        return bool(self.accumulate) or self.scorer is ScorerKind.NETWORK
+        return self._recurrence.uses_votes
 
     def arguments(self) -> tuple[Any, ...]:
         """Tensors that are never read, as the op takes them."""
@@ -60,7 +64,7 @@ class Variant(NamedTuple):
         b, d, c = self.batch, self.width, self._outputs
         pooled, scores = self.head == "pooler", self.scorer is ScorerKind.NETWORK
         index = torch.empty(b, dtype=torch.int64) if self.evicted else None
-        step = Step(1, 1, Keep.AGREE, Gain.CONFIDENCE, False, self.accumulate, self.scorer)
+        step = Step(1, 1, *self._recurrence)
         state = ExitState.start(b, self.classes, EXITS, votes=self._votes, memory=bool(self.scorer))
         return (
             empty(b * TOKENS, d) if self.evicted else empty(b, TOKENS, d), index,
@@ -107,12 +111,15 @@ def variants() -> list[Variant]:
         Variant("pooler", torch.float16, 1000, 30522, 64, evicted=True),
         Variant("pooler", torch.float32, 1000, 30522, 64, evicted=True),
     ]
-    votes, ensemble = Accumulate.VOTES, Accumulate.LOG_PROBABILITIES
-    row, network = ScorerKind.ROW, ScorerKind.NETWORK
+    votes, row, network = Accumulate.VOTES, ScorerKind.ROW, ScorerKind.NETWORK
     parts = [
         Variant("linear", f16, 768, 128, 1, accumulate=votes),
         Variant("linear", f16, 768, 50257, 1, accumulate=votes),
-        Variant("linear", f16, 768, 128, 1, accumulate=ensemble),
+        *(
+            Variant("linear", f16, 768, 128, 1, accumulate=gathered)
+            for gathered in Accumulate
+            if gathered > votes
+        ),
         Variant("linear", f16, 768, 127, 1, scorer=row),
         Variant("linear", f16, 768, 50257, 1, scorer=row),
         Variant("linear", f16, 768, 128, 1, scorer=network),

@@ -128,8 +128,9 @@ class Exit {
     if (plain_) {
       for (int64_t i = 0; i < count; ++i) {
         const int64_t n = sample(rows[i]);
-        const bool exiting = decide(n, signals_of(n, logits + i * classes_));
-        if (exiting) leave(n, logits + i * classes_);
+        const float* z = logits + i * classes_;
+        const bool exiting = decide(n, signals_of(n, z), z);
+        if (exiting) leave(n, z);
         any_running |= !exiting;
       }
     } else {
@@ -191,7 +192,7 @@ class Exit {
     }
     const bool answering = answers(accumulate);
     if (answering) gather(step_.prediction[sample] < 0, now, reductions, row, votes, spare);
-    if (!decide(sample, now)) return false;
+    if (!decide(sample, now, row)) return false;
     if (voting) {
       std::memcpy(row, votes, classes * sizeof(float));
       row[now.prediction] += kMajorityMargin;
@@ -277,8 +278,13 @@ class Exit {
     return sigmoid(total);
   }
 
-  // Whether the sample exits.
-  bool decide(int64_t sample, const Signals& now) const {
+  // Whether the sample exits. `logits` are this exit's own.
+  bool decide(int64_t sample, Signals now, const float* logits) const {
+    if (step_.classes == 1) {
+      float& before = step_.logits[sample];
+      now.agrees &= close(step_.policy, *logits, before);
+      before = *logits;  // the next exit compares its output with this one's
+    }
     const float score = next_score(step_.policy, now, step_.score[sample]);
     step_.score[sample] = score;
     step_.prediction[sample] = now.prediction;

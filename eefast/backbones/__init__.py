@@ -1,7 +1,7 @@
 """Backbones: transformers models driven layer by layer."""
 
 from eefast.backbones import families  # which register themselves
-from eefast.backbones.base import Backbone, Context, Inputs, gathered
+from eefast.backbones.base import Backbone, Context, Inputs, embedded, gathered
 from eefast.backbones.generic import Anatomy, GenericBackbone, study
 from eefast.backbones.masks import attention_bias, hides_nothing
 from eefast.backbones.registry import (
@@ -20,6 +20,7 @@ __all__ = [
     "attention_bias",
     "backbone_for",
     "base_model_of",
+    "embedded",
     "families",
     "gathered",
     "has_adapter",

@@ -88,12 +88,14 @@ class Backbone(abc.ABC):
             attention_mask: 0, ...). Empty for models without tokens, or without a mask that hides
             padding.
         absent: what an input that is not given stands for, where that is one number.
+        readouts: what `choose_readout` can choose from.
         max_length: the longest sequence that the model takes; None: any length, or no tokens.
     """
 
     takes: Mapping[str, str]
     main_inputs: ClassVar[tuple[str, ...]]
     absent: Mapping[str, float] = {"attention_mask": 1}
+    readouts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -105,6 +107,7 @@ class Backbone(abc.ABC):
         self.depth = len(widths)
         self.widths = tuple(widths)
         self.costs = (1.0,) * self.depth if costs is None else tuple(costs)
+        self._chosen_readout: str | None = None
         self.max_length: int | None = getattr(model.config, "max_position_embeddings", None)
         self.padding: dict[str, float] = {}
         if "attention_mask" in self.takes:
@@ -167,6 +170,17 @@ class Backbone(abc.ABC):
                 self._check_shape(name, tensor.shape, samples, tokens, main)
         return samples, tokens
 
+    def padding_only(self, samples: int, tokens: int) -> dict[str, Tensor]:
+        """`input_ids` [samples, tokens] that are all padding: for calls whose answer has no use.
+
+        Raises:
+            TypeError: the model takes no `input_ids`.
+        """
+        padding = self.padding.get("input_ids")
+        if padding is None:
+            raise TypeError("the model takes no input_ids")
+        return {"input_ids": torch.full((samples, tokens), int(padding), device=self.device)}
+
     def check_ids(self, inputs: Inputs) -> None:
         """Refuse ids that a table of the model does not have. For after an error: ids are read.
 
@@ -187,6 +201,22 @@ class Backbone(abc.ABC):
                 if low < 0 or high >= size:
                     raise ValueError(f"{name}: got {low} to {high}; wanted 0 to {size - 1}")
 
+    def choose_readout(self, readout: str) -> None:
+        """Let exits read something else than the family's own classifier reads.
+
+        Args:
+            readout: one of `readouts`.
+
+        Raises:
+            ValueError: the family cannot be read so.
+        """
+        if readout not in self.readouts:
+            raise ValueError(
+                f"readout: a {self.model.config.model_type} model can be read by "
+                f"{', '.join(map(repr, self.readouts)) or 'its own readout'}; got {readout!r}"
+            )
+        self._chosen_readout = readout
+
     @abc.abstractmethod
     def start(self, inputs: Inputs) -> tuple[Tensor, Context]:
         """The hidden states before layer 1, and the context; `check` has passed the inputs.
@@ -201,6 +231,8 @@ class Backbone(abc.ABC):
 
     def readout(self, index: int, hidden: Tensor, context: Any) -> tuple[Tensor, Tensor | None]:
         """What an exit after layer `index` reads, as `eefast.ops.exit_step` takes it.
+
+        Index 0 is for `hidden` as `start` gives it.
 
         ([R, T, D], None): the first token of each row, which is what is read unless a family says
         otherwise. ([R, D], None): a vector per row. ([M, D], [R] int64): row r is vector
@@ -256,3 +288,19 @@ def gathered(vectors: Tensor, offsets: Tensor | None) -> Tensor:
     if offsets is not None:
         return vectors.index_select(0, offsets)
     return vectors.select(1, 0) if vectors.dim() == 3 else vectors
+
+
+def embedded(backbone: Backbone, hidden: Tensor, context: Context) -> Tensor:
+    """The vectors [R, D] before layer 1, to be compared with what an exit after layer 1 reads.
+
+    Raises:
+        ValueError: layer 1 gives vectors of another width.
+    """
+    vectors = gathered(*backbone.readout(0, hidden, context))
+    width = backbone.widths[0]
+    if vectors.shape[-1] != width:
+        raise ValueError(
+            "a policy by similarity compares the embedding with layer 1, and this model's are of "
+            f"widths {vectors.shape[-1]} and {width}"
+        )
+    return vectors

@@ -86,7 +86,8 @@ def calibrate(
         raise TypeError(f"trace must be an ExitTrace, got {type(trace).__name__}")
     if not len(trace.labels):
         raise ValueError("the trace holds no samples to calibrate on")
-    for what, numbers in (("logits", trace.logits), ("scores", trace.scores)):
+    for what in ("logits", "scores", "similarity"):
+        numbers = getattr(trace, what)
         if numbers is not None and numbers.isnan().any():
             raise ValueError(f"the trace holds NaN {what}: the model's training has diverged")
     goal = Goal(target_speedup, max_accuracy_drop, budget, costs, metric)

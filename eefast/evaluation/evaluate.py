@@ -20,7 +20,7 @@ from eefast.multi_exit import MultiExitModel
 from eefast.policies import Budgeted, Never, Policy
 from eefast.prediction import longest_text
 from eefast.runtime import CompiledModel, compile
-from eefast.traces import Simulation, cached_trace, record_trace, simulate
+from eefast.traces import Simulation, cached_trace, keepable, record_trace, simulate
 from eefast.training.fine_tune import batches
 
 
@@ -76,8 +76,7 @@ def evaluate(
     classes = [names[i] for i in range(model.num_classes)]
     data = batches(encode(table, tokenizer, classes, max_length), tokenizer)
     if trace is None:
-        keep: Any = ("scores",) if model.heads.scorer is not None else ()
-        recorded = record_trace(model, data, keep=keep, progress=progress)
+        recorded = record_trace(model, data, keep=keepable(model), progress=progress)
     else:
         recorded = cached_trace(trace, model, data, progress=progress)
     outcomes = {name: simulate(policy, recorded) for name, policy in judged.items()}

@@ -52,11 +52,15 @@ class FixedDepth:
     random, so that mean layers and accuracy lie on the line between them. The two are the best pair
     for it: the curve is the upper hull of all depths, up to the most accurate. It is chosen with
     the labels of the trace, so it favours fixed depth, if anything.
+
+    Args:
+        layers: of each depth, ascending.
+        accuracies: of each depth.
     """
 
-    def __init__(self, trace: ExitTrace) -> None:
+    def __init__(self, layers: Sequence[int], accuracies: Sequence[float]) -> None:
         hull: list[tuple[float, float]] = []
-        for layer, accuracy in zip(trace.exit_layers, trace.accuracies().tolist(), strict=True):
+        for layer, accuracy in zip(layers, accuracies, strict=True):
             if hull and accuracy <= hull[-1][1]:
                 continue
             while len(hull) > 1 and _slope(hull[-2], hull[-1]) <= _slope(
@@ -66,19 +70,30 @@ class FixedDepth:
             hull.append((float(layer), accuracy))
         self._layers, self._accuracies = np.array(hull).T
 
+    @classmethod
+    def of(cls, trace: ExitTrace) -> FixedDepth:
+        """A model cut at each of its exits."""
+        return cls(trace.exit_layers, trace.accuracies().tolist())
+
+    def accuracy_at(self, layers: float) -> float:
+        """Accuracy at a mean number of layers."""
+        return float(np.interp(layers, self._layers, self._accuracies))
+
+    def layers_for(self, accuracy: float) -> float:
+        """The mean number of layers for an accuracy.
+
+        Those of the most accurate depth where none is that accurate, and of the first where all
+        are more accurate.
+        """
+        return float(np.interp(accuracy, self._accuracies, self._layers))
+
     def accuracy_gain(self, outcome: Simulation) -> float:
         """Accuracy of a policy, less that of fixed depth at the same mean number of layers."""
-        there = np.interp(outcome.mean_layers, self._layers, self._accuracies)
-        return float(outcome.accuracy - there)
+        return outcome.accuracy - self.accuracy_at(outcome.mean_layers)
 
     def speedup_gain(self, outcome: Simulation) -> float:
-        """Layer speed-up of a policy over that of fixed depth at the same accuracy.
-
-        Where no depth is that accurate, over that of the most accurate one, and where all are more
-        accurate, over that of the first.
-        """
-        needed = np.interp(outcome.accuracy, self._accuracies, self._layers)
-        return float(needed / outcome.mean_layers)
+        """Layer speed-up of a policy over that of fixed depth at the same accuracy."""
+        return self.layers_for(outcome.accuracy) / outcome.mean_layers
 
 
 def repeated_splits(
@@ -109,7 +124,7 @@ def repeated_splits(
     for _ in range(splits):
         order = torch.randperm(samples, generator=generator)
         half, judge = _part(pool, order[: samples // 2]), _part(pool, order[samples // 2 :])
-        fixed = FixedDepth(judge)
+        fixed = FixedDepth.of(judge)
         for name, choose in choosers.items():
             outcome = simulate(choose(half), judge)
             figures[name].append(
@@ -130,19 +145,22 @@ def pooled(traces: Sequence[ExitTrace]) -> ExitTrace:
     """The samples of several traces of one model in one trace, without hidden vectors."""
     first = traces[0]
     scores = [trace.scores for trace in traces if trace.scores is not None]
+    similarities = [trace.similarity for trace in traces if trace.similarity is not None]
     return ExitTrace(
         torch.cat([trace.logits for trace in traces], 1),
         torch.cat([trace.labels for trace in traces]),
         first.exit_layers,
         first.costs,
         torch.cat(scores, 1) if scores else None,
+        similarity=torch.cat(similarities, 1) if similarities else None,
     )
 
 
 def _part(trace: ExitTrace, rows: torch.Tensor) -> ExitTrace:
     scores = None if trace.scores is None else trace.scores[:, rows]
+    similarity = None if trace.similarity is None else trace.similarity[:, rows]
     logits, labels = trace.logits[:, rows], trace.labels[rows]
-    return ExitTrace(logits, labels, trace.exit_layers, trace.costs, scores)
+    return ExitTrace(logits, labels, trace.exit_layers, trace.costs, scores, similarity=similarity)
 
 
 def _slope(one: tuple[float, float], other: tuple[float, float]) -> float:

@@ -2,6 +2,7 @@
 
 from eefast.files import whole, write_whole
 from eefast.measure.environment import host, processor, versions
+from eefast.measure.pieces import Parts, Profile, flops, profile
 from eefast.measure.plots import Curve, draw_curves
 from eefast.measure.tables import markdown_table, terminal_table
 from eefast.measure.timing import Latency, medians, slope, summary, take_turns, time_interleaved
@@ -9,11 +10,15 @@ from eefast.measure.timing import Latency, medians, slope, summary, take_turns, 
 __all__ = [
     "Curve",
     "Latency",
+    "Parts",
+    "Profile",
     "draw_curves",
+    "flops",
     "host",
     "markdown_table",
     "medians",
     "processor",
+    "profile",
     "slope",
     "summary",
     "take_turns",

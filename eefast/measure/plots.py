@@ -10,6 +10,8 @@ from eefast.files import whole
 
 Point = tuple[float, float]
 
+_LINES = ("-", "--", ":")
+"""One for each round of the ten colours."""
 _MARKERS = "*PXDs^vph<>8d"
 
 
@@ -47,23 +49,26 @@ def draw_curves(
         note: below the plot.
 
     Raises:
-        ValueError: more marks than there are markers.
+        ValueError: more curves or marks than can be told apart.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    if len(curves) > 10 * len(_LINES):
+        raise ValueError(f"a plot has room for {10 * len(_LINES)} curves, got {len(curves)}")
     number = sum(len(curve.marks) for curve in curves.values())
     if number > len(_MARKERS):
         raise ValueError(f"a plot has room for {len(_MARKERS)} marks, got {number}")
     markers = iter(_MARKERS)
     figure, axes = plt.subplots(figsize=(9, 5))
     for index, (name, curve) in enumerate(curves.items()):
-        color, points = f"C{index}", curve.points
+        color, points = f"C{index % 10}", curve.points
         if points:
             places = zip(*points, strict=True)
-            axes.step(*places, ".-", where="pre", color=color, lw=1, alpha=0.8, label=name)
+            line = axes.step(*places, where="pre", color=color, label=name)[0]
+            line.set(marker=".", ls=_LINES[index // 10], lw=1, alpha=0.8)
         for label, mark in curve.marks.items():
             line = axes.plot(*mark, color=color, label=label, ls="", marker=next(markers))[0]
             line.set(markersize=9, markeredgecolor="black", zorder=3)

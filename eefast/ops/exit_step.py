@@ -41,8 +41,10 @@ def exit_step(
     """Run one exit for R rows and update `state` in place.
 
     For every row whose sample is still running: logits of the head (accumulated in float32),
-    accumulator, softmax, confidence, argmax (ties: lowest index), normalised entropy, the learned
-    score, S = keep * S + weight * gain, and the decision. A sample that exits gets its logits and
+    accumulator, softmax, confidence, argmax (ties: lowest index), normalised entropy, agreement
+    with the exit before (the same argmax; with one class also |z - z before| < tau, where z before
+    is what the exit before left in `state.logits`), the learned score,
+    S = keep * S + weight * gain, and the decision. A sample that exits gets its logits and
     `exit_layer = layer`, once; an exited sample is never touched again. At the last exit
     (`exit == len(table)`) every sample exits. `state.running[exit - 1]` becomes true if any row
     handed in is still running.
@@ -54,7 +56,7 @@ def exit_step(
         head: weights of this exit's head; with a ROW scorer its last row is the scorer's.
         table: weight, threshold and tau of every exit (`Policy.table`).
         state: `ExitState.start(...)` before the first exit. It has `votes` if and only if the
-            policy accumulates or has a NETWORK scorer, and `memory` [N, M >= L] if it has a
+            policy gathers something or has a NETWORK scorer, and `memory` [N, M >= L] if it has a
             NETWORK scorer (a ROW scorer may have it).
         exit: 1-based number of the exit, the row of `table`.
         layer: 1-based layer after which the exit stands, written to `state.exit_layer`.
@@ -90,11 +92,18 @@ def _validate(
     recurrence: Recurrence,
 ) -> None:
     recurrence.check()
+    if recurrence.by_similarity:
+        raise ValueError("gain=Gain.SIMILARITY is for eefast.ops.similarity_step, not for a head")
     r = rows_of(hidden, offsets)
     d, n, exits, on = hidden.shape[-1], len(state.score), len(table), hidden.device
     c = state.logits.shape[-1] if state.logits.dim() else 0
     if c == 0 or exits == 0:
         raise ValueError(f"there must be at least one class and one exit, got {c} and {exits}")
+    if c == 1 and recurrence.compares and recurrence.accumulate != Accumulate.NONE:
+        raise ValueError(
+            "with one class AGREE compares the exits' own outputs and needs Accumulate.NONE, got "
+            f"Accumulate.{Accumulate(recurrence.accumulate).name}"
+        )
     check_exit(exit, table, on)
     _validate_head(head, c + (recurrence.scorer == ScorerKind.ROW), d, hidden.dtype, on)
     _validate_state(state, n, c, exits, on)
@@ -149,9 +158,9 @@ def _validate_parts(
         expect("scorer", scorer, [units, c + exit + 4], torch.float32, device)
     if (state.votes is not None) != recurrence.uses_votes:
         raise ValueError(
-            "state.votes must be given if and only if the policy accumulates or has a NETWORK "
-            f"scorer, got {'None' if state.votes is None else list(state.votes.shape)} with "
-            f"{Accumulate(recurrence.accumulate)!s} and {kind!s}"
+            "state.votes must be given if and only if the policy gathers something or has a "
+            f"NETWORK scorer, got {'None' if state.votes is None else list(state.votes.shape)} "
+            f"with {Accumulate(recurrence.accumulate)!s} and {kind!s}"
         )
     if state.votes is not None:
         expect("state.votes", state.votes, [n, c], torch.float32, device)

@@ -7,8 +7,10 @@ score,
     S_0 = 0,    S_i = keep_i * S_(i-1) + w_i * gain_i,
 
 and the sample exits at the first i whose score reaches the threshold alpha_i; the last exit always
-answers. This file is the plain PyTorch form of that, the only loop body over exits in Python: the
-reference exit step, the simulation of policies on traces and calibration all call it.
+answers. With one class (regression) an exit agrees with the one before if their outputs differ by
+less than tau, |z_i - z_(i-1)| < tau (PABEE, Eq. 3). This file is the plain PyTorch form of it all,
+the only loop body over exits in Python: the reference exit step, the simulation of policies on
+traces and calibration all call it.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class Keep(_Kind):
     """How much of the earlier exits' score is kept. `tau` is the third column of the table."""
 
     NEVER = 0  # 0: each exit is judged alone
-    AGREE = 1  # 1 if the prediction is that of the exit before, else 0
+    AGREE = 1  # 1 if this exit agrees with the one before, else 0
     ENTROPY_BELOW = 2  # 1 if the normalised entropy is below tau, else 0
     CONFIDENCE_ABOVE = 3  # 1 if the confidence is above tau, else 0
     ALWAYS = 4  # 1
@@ -47,12 +49,15 @@ class Gain(_Kind):
     ONE = 0  # 1
     CONFIDENCE = 1  # the highest class probability
     NEGATIVE_ENTROPY = 2  # minus the normalised entropy
-    AGREE = 3  # 1 if the prediction is that of the exit before, else 0
+    AGREE = 3  # 1 if this exit agrees with the one before, else 0
     ENTROPY_BELOW = 4  # 1 if the normalised entropy is below tau, else 0
     CONFIDENCE_ABOVE = 5  # 1 if the confidence is above tau, else 0
     SCORE = 6  # the learned score q
     VOTES = 7  # the votes of the majority class
     SCORE_ABOVE = 8  # 1 if the learned score q is above tau, else 0
+    # The cosine of this exit's hidden vector and that of the layer before (MuE). It decides before
+    # any head, in `eefast.ops.similarity_step`: the exit step does not know this kind.
+    SIMILARITY = 9
 
 
 class Accumulate(_Kind):
@@ -118,6 +123,7 @@ class Values(NamedTuple):
     # the most confident exit.
     votes: Tensor | None = None
     memory: Tensor | None = None  # (N, M) float32: the learned score of each exit met, 0 elsewhere
+    output: Tensor | None = None  # (N,) float32: with one class, z of the exit before
 
 
 class Outcome(NamedTuple):
@@ -157,13 +163,24 @@ class Recurrence(NamedTuple):
         """Whether the policy itself reads `memory`."""
         return self.scorer == ScorerKind.NETWORK
 
+    @property
+    def compares(self) -> bool:
+        """Whether the policy compares an exit with the one before."""
+        return self.keep == Keep.AGREE or self.gain == Gain.AGREE
+
+    @property
+    def by_similarity(self) -> bool:
+        """Whether hidden vectors decide, and no head is computed before the answer."""
+        return self.gain == Gain.SIMILARITY
+
     def check(self) -> None:
         """Refuse kinds that do not go together.
 
         Raises:
             ValueError: a number that is no kind, a learned score without a scorer, Gain.VOTES
                 without votes, a NETWORK scorer over what has no vote share, STREAK_MEAN of a keep
-                that knows no streak, or TEMPERATURE where tau is wanted for something else.
+                that knows no streak, TEMPERATURE where tau is wanted for something else, or
+                Gain.SIMILARITY with anything that asks for a head.
         """
         keep, gain = Keep(self.keep), Gain(self.gain)
         accumulate, scorer = Accumulate(self.accumulate), ScorerKind(self.scorer)
@@ -173,6 +190,12 @@ class Recurrence(NamedTuple):
             raise ValueError(f"gain={gain!s} needs a scorer, got ScorerKind.NONE")
         if gain is Gain.VOTES and accumulate is not Accumulate.VOTES:
             raise ValueError(f"gain=Gain.VOTES needs Accumulate.VOTES, got {accumulate!s}")
+        if self.by_similarity and (keep or accumulate or scorer):
+            raise ValueError(
+                "gain=Gain.SIMILARITY decides before any head is computed: it goes with "
+                "Keep.NEVER, Accumulate.NONE and ScorerKind.NONE, got "
+                f"{keep!s}, {accumulate!s} and {scorer!s}"
+            )
         without_share = (Accumulate.LOG_PROBABILITIES, *ANSWERS)
         if scorer is ScorerKind.NETWORK and accumulate in without_share:
             raise ValueError(f"a NETWORK scorer reads the vote share, which {accumulate!s} has not")
@@ -198,6 +221,7 @@ class Recurrence(NamedTuple):
             None
             if self.scorer == ScorerKind.NONE
             else torch.zeros(samples, exits, dtype=f32, device=device),
+            torch.zeros(samples, dtype=f32, device=device) if classes == 1 else None,
         )
 
     def step(
@@ -209,6 +233,7 @@ class Recurrence(NamedTuple):
         *,
         q: Tensor | None = None,  # (N,) in [0, 1]: with ROW, the sigmoid of the row's output
         scorer: Tensor | None = None,  # (H, C + exit + 4) float32: with NETWORK, its weights
+        similarity: Tensor | None = None,  # (N,) float32: of the vectors, for Gain.SIMILARITY
     ) -> Outcome:
         """One exit for all samples: accumulate, signals, score, recurrence, decision.
 
@@ -219,6 +244,7 @@ class Recurrence(NamedTuple):
             exit: the row of `table`; exits that the policy does not look at are left out.
             q: the learned score, for a ROW scorer only.
             scorer: the weights of this exit's network, for a NETWORK scorer only (`network_score`).
+            similarity: of this exit's vector and the one before, for Gain.SIMILARITY only.
 
         Returns:
             The new values, and who exits here with which logits.
@@ -245,18 +271,23 @@ class Recurrence(NamedTuple):
         if memory is not None and q is not None:
             memory = memory.clone()
             memory[:, exit - 1] = q
+        agree, output = now.prediction == previous, None
+        if values.output is not None:
+            output = z[:, 0]
+            agree &= (output - values.output).abs() < tau
         score = advance(
-            values.score, previous, now,
+            values.score, agree, now,
             keep=self.keep, gain=self.gain, weight=weight, tau=tau, q=q, votes=majority,
+            similarity=similarity,
         )  # fmt: skip
         leaves = reached(score, threshold, strict=self.strict)
         if exit == len(table):
             leaves = torch.ones_like(leaves)
         if self.accumulate in ANSWERS and votes is not None:
-            kept = _keeps(Keep(self.keep), now.prediction == previous, now, tau, q)
+            kept = _keeps(Keep(self.keep), agree, now, tau, q)
             votes = _gather(self.accumulate, votes, z, now, kept, first=previous == NO_PREDICTION)
             answer = _answer(self.accumulate, votes, z, last=exit == len(table))
-        return Outcome(Values(score, now.prediction, votes, memory), answer, leaves)
+        return Outcome(Values(score, now.prediction, votes, memory, output), answer, leaves)
 
 
 def signals(
@@ -298,7 +329,7 @@ def network_score(
 
 def advance(
     score: Tensor,  # (N,) float32, the score after the exit before
-    previous: Tensor,  # (N,) the prediction at the exit before
+    agree: Tensor,  # (N,) bool: whether this exit agrees with the one before
     now: Signals,  # of (N,)
     *,
     keep: int,
@@ -307,13 +338,13 @@ def advance(
     tau: Tensor | float,
     q: Tensor | None = None,  # (N,) the learned score, where keep or gain asks for it
     votes: Tensor | None = None,  # (N,) of the majority class, for Gain.VOTES
+    similarity: Tensor | None = None,  # (N,) for Gain.SIMILARITY
 ) -> Tensor:
     """The score after this exit, S_i = keep_i * S_(i-1) + w_i * gain_i, [N] float32.
 
     What an indicator drops is dropped, not multiplied by 0: a score that is not kept, and the
     weight of a gain that does not hold, may be NaN or infinite.
     """
-    agree = now.prediction == previous
     one = torch.ones_like(score)
     if keep == Keep.NOT_SCORE:
         assert q is not None
@@ -333,6 +364,9 @@ def advance(
         case Gain.VOTES:
             assert votes is not None
             gained = votes
+        case Gain.SIMILARITY:
+            assert similarity is not None
+            gained = similarity
         case Gain.AGREE:
             return kept + (weight * one).masked_fill(~agree, 0.0)
         case Gain.ENTROPY_BELOW:

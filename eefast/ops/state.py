@@ -34,7 +34,8 @@ class ExitState(NamedTuple):
     # logits.
     prediction: Tensor
     exit_layer: Tensor  # (N,) int32: layer after which the sample exited; 0 while running
-    # (N, C) float32: of the exit at which the sample exited, anything while it runs.
+    # (N, C) float32: of the exit at which the sample exited. While it runs, with one class of the
+    # exit before, otherwise anything.
     logits: Tensor
     running: Tensor  # (L,) bool: whether any sample was still running after exit i
     # (N, C) float32, where the policy gathers something or has a network: `Values.votes`.

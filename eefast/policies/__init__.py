@@ -11,6 +11,7 @@ from eefast.policies.fastbert import FastBERT
 from eefast.policies.fixed import Budgeted, Never
 from eefast.policies.leebert import LeeBERT
 from eefast.policies.msdnet import MSDNet
+from eefast.policies.mue import MuE
 from eefast.policies.pabee import PABEE
 from eefast.policies.palbert import PALBERT
 from eefast.policies.pcee import PCEE, PCEEv1, PCEEv2
@@ -43,6 +44,7 @@ __all__ = [
     "Keep",
     "LeeBERT",
     "MSDNet",
+    "MuE",
     "Never",
     "PCEEv1",
     "PCEEv2",

@@ -31,7 +31,8 @@ With `accumulate` the votes or log-probabilities of all exits so far speak inste
 alone, or this exit at another temperature, or only the answer is that of several exits; with a
 `scorer` there is a learned score q, for Gain.SCORE, Keep.NOT_SCORE and both SCORE_ABOVE: an extra
 row of the model's heads (ScorerKind.ROW), or a small network that the policy itself holds
-(ScorerKind.NETWORK, see `Policy.scorer_weights`).
+(ScorerKind.NETWORK, see `Policy.scorer_weights`). With Gain.SIMILARITY hidden vectors decide: no
+head is computed before the last one gives the answer.
 """
 
 from __future__ import annotations
@@ -48,7 +49,13 @@ import torch
 from torch import Tensor
 
 from eefast.ops import Accumulate, Gain, Keep, Recurrence, ScorerKind
-from eefast.policies.checks import check_kinds, check_members, check_scorer, check_whole
+from eefast.policies.checks import (
+    check_kinds,
+    check_members,
+    check_scorer,
+    check_similarity,
+    check_whole,
+)
 from eefast.policies.description import fields_of, from_json, tensors_in, to_json
 from eefast.policies.expected import Expected
 from eefast.policies.values import Values
@@ -186,6 +193,14 @@ class Policy(ABC):
         """Whether the decision depends on the sample at all."""
         return self.keep not in (Keep.NEVER, Keep.ALWAYS) or self.gain is not Gain.ONE
 
+    @property
+    def _takes_one_output(self) -> bool:
+        """Whether it can judge a model without class probabilities: by agreement or similarity."""
+        parts = self.accumulate is Accumulate.NONE and self.scorer is ScorerKind.NONE
+        keeps = Keep.NEVER, Keep.ALWAYS, Keep.AGREE
+        gains = Gain.ONE, Gain.AGREE, Gain.SIMILARITY
+        return parts and self.keep in keeps and self.gain in gains
+
     def table(self, num_exits: int) -> Tensor:
         """The policy table, [num_exits, 3] float32: weight, threshold and tau of every exit.
 
@@ -217,19 +232,29 @@ class Policy(ABC):
             table[:, i] = column
         return table
 
-    def check(self, num_exits: int, num_classes: int, *, learned_scores: bool = True) -> None:
+    def check(
+        self,
+        num_exits: int,
+        num_classes: int,
+        *,
+        learned_scores: bool = True,
+        similarity: bool = True,
+    ) -> None:
         """Refuse a model or trace that this policy cannot judge.
 
         Args:
             num_exits: of the model or trace.
             num_classes: of the model or trace.
             learned_scores: whether the model's heads have a scorer, or the trace its scores.
+            similarity: whether the model can exit by similarity (`MultiExitModel.has_similarity`),
+                or the trace has similarities.
 
         Raises:
             ValueError: another number of exits or classes than the policy was calibrated for;
-                a single output (regression), of which no signal can be taken; no learned scores
-                for a policy that reads them; kinds that do not go together; scorer weights of
-                another shape than `scorer_weights` says.
+                a single output (regression), for a policy that asks for class probabilities, or
+                that compares outputs with a tau of 0; no learned scores or similarities for a
+                policy that reads them; kinds that do not go together; scorer weights of another
+                shape than `scorer_weights` says; exits that a policy by similarity leaves out.
             TypeError: keep, gain, accumulate or scorer is not of its kind: the recurrence has no
                 others.
         """
@@ -242,10 +267,11 @@ class Policy(ABC):
                 raise ValueError(
                     f"policy {self.name!r} was calibrated for {calibrated!r} {what}, got {got}"
                 )
-        if num_classes == 1 and self.reads_signals:
+        check_similarity(self, num_exits, similarity)
+        if num_classes == 1 and not self._takes_one_output:
             raise ValueError(
                 f"policy {self.name!r} decides by class probabilities, and a model with one output "
-                "(regression) has none: use Never() or Budgeted(exit)"
+                "(regression) has none: use PABEE(patience, tolerance), Never() or Budgeted(exit)"
             )
         if self.scorer is ScorerKind.ROW and not learned_scores:
             raise ValueError(
@@ -254,6 +280,12 @@ class Policy(ABC):
                 "scores, record_trace(..., keep=('scores',))"
             )
         table = self.table(num_exits)
+        if num_classes == 1 and self.recurrence.compares and (table[:, 2] <= 0).all():
+            raise ValueError(
+                f"policy {self.name!r} with one output (regression) asks whether exits differ by "
+                "less than tau, which must be greater than 0 (the tolerance of PABEE), got "
+                f"{table[:, 2].tolist()}"
+            )
         if self.accumulate is Accumulate.LOG_PROBABILITIES and (table[:, 2] < 0).any():
             raise ValueError(
                 f"{self.name}: tau weighs exits and must be 0 or more, got {table[:, 2]}"

@@ -110,6 +110,25 @@ def check_kinds(policy: Policy) -> None:
         raise ValueError(f"policy {policy.name!r}: {error}") from None
 
 
+def check_similarity(policy: Policy, num_exits: int, similarity: bool) -> None:
+    """Raise ValueError for a policy by similarity where layers cannot be compared."""
+    if not policy.recurrence.by_similarity:
+        return
+    if not similarity:
+        raise ValueError(
+            f"policy {policy.name!r} compares the hidden vectors of consecutive layers and answers "
+            "with the last head: the model needs an exit after every layer and one head for all, "
+            "eefast.attach_exits(..., share_head=True), and a trace its similarities, "
+            "record_trace(..., keep=('similarity',))"
+        )
+    used = list(policy.exits_used(num_exits))
+    if used != list(range(1, num_exits + 1)):
+        raise ValueError(
+            f"policy {policy.name!r} compares consecutive layers, so it uses every exit (with an "
+            f"infinite threshold where no sample may exit); got exits_used {used}"
+        )
+
+
 def check_scorer(policy: Policy, exit: int, num_classes: int) -> None:
     """Raise ValueError unless `policy.scorer_weights(exit)` is what `Policy` says."""
     weights = policy.scorer_weights(exit)

@@ -1,5 +1,6 @@
 """Runtimes: how layers and exit steps are driven, and the compiled model around them."""
 
+from eefast.runtime.apart import parts
 from eefast.runtime.compiled import CompiledModel
 from eefast.runtime.compiling import compile
 from eefast.runtime.output import EarlyExitOutput
@@ -13,4 +14,5 @@ __all__ = [
     "Runtime",
     "RuntimeStats",
     "compile",
+    "parts",
 ]

@@ -9,8 +9,17 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from eefast.backbones import Backbone, Context, Inputs
-from eefast.ops import ExitState, Impl, implementation
+from eefast.backbones import Backbone, Context, Inputs, embedded
+from eefast.ops import (
+    ExitState,
+    Gain,
+    HeadWeights,
+    Impl,
+    Keep,
+    SimilarityState,
+    Step,
+    implementation,
+)
 from eefast.runtime.plan import Plan, Stage
 
 
@@ -19,7 +28,8 @@ class Batch:
     """The rows of one call: their hidden states, and the state that the exits write.
 
     Its methods are the work of a call, to be done in order by whoever drives it: `start`, then
-    `run` for each stage, with `keep` in between. They read nothing back from the device.
+    `run` for each stage, with `keep` in between, and `finish`. They read nothing back from the
+    device.
     """
 
     backbone: Backbone
@@ -50,7 +60,10 @@ class Batch:
             hidden = backbone.layer(layer, hidden, context)
         self.hidden = hidden
         vectors, offsets = backbone.readout(stage.layers.stop - 1, hidden, context)
-        self.exit_step_for(self.size)(
+        self._decide(stage, vectors, offsets)
+
+    def _decide(self, stage: Stage, vectors: Tensor, offsets: Tensor | None) -> None:
+        self.op(
             vectors,
             offsets,
             *stage.head,
@@ -60,6 +73,11 @@ class Batch:
             stage.step,
             *self.state,
         )
+
+    @property
+    def op(self) -> Callable[..., None]:
+        """The op that decides."""
+        return self.exit_step_for(self.size)
 
     def keep(
         self,
@@ -71,6 +89,65 @@ class Batch:
         self.context = self.context.select(index)
         self.rows = rows
         self.size = len(rows)
+
+    def finish(self) -> None:
+        """What comes after the last sample's exit; here nothing is left to do."""
+
+
+@dataclass(slots=True, kw_only=True)
+class SimilarityBatch(Batch):
+    """A batch whose hidden vectors decide: no head is computed until all samples have exited."""
+
+    similarity_step: Callable[..., None]  # the op
+    head: HeadWeights  # answers all samples
+    similarity: SimilarityState = field(init=False)
+
+    def start(self, inputs: Inputs) -> None:
+        """As any batch; the embeddings are what layer 1 is compared with.
+
+        Raises:
+            ValueError: also, embeddings of another width than layer 1 gives.
+        """
+        Batch.start(self, inputs)
+        vectors, state = embedded(self.backbone, self.hidden, self.context), self.state
+        self.similarity = SimilarityState(
+            vectors.to(torch.float32, copy=True, memory_format=torch.contiguous_format),
+            state.score,  # what decisions write is the result's already
+            state.exit_layer,
+            state.running,
+        )
+
+    def _decide(self, stage: Stage, vectors: Tensor, offsets: Tensor | None) -> None:
+        self.op(vectors, offsets, self.table, self.rows, stage.step, *self.similarity)
+
+    @property
+    def op(self) -> Callable[..., None]:
+        """The op that decides."""
+        return self.similarity_step
+
+    def finish(self) -> None:
+        """The head's answers, from the vector that each sample exited with."""
+        state, vectors = self.state, self.similarity.previous
+        # Nothing has exited from this one exit yet; answers go where the result is.
+        answer = state._replace(
+            score=torch.zeros_like(state.score),
+            exit_layer=torch.zeros_like(state.exit_layer),
+            running=state.running[:1],
+            control=None if state.control is None else state.control[:1],
+        )
+        self.exit_step_for(len(vectors))(
+            vectors.to(self.head.weight.dtype),
+            None,
+            *self.head,
+            None,
+            self.table[:1],
+            None,
+            _ANSWER,
+            *answer,
+        )
+
+
+_ANSWER = Step(1, 1, Keep.NEVER, Gain.ONE).pack()
 
 
 class Batches:
@@ -90,6 +167,9 @@ class Batches:
         self._exit_step_for = cache(
             lambda rows: implementation(impl, device, dtype, rows=rows, classes=num_classes)
         )
+        self._similarity_step = cache(
+            lambda: implementation(impl, device, dtype, op="similarity_step")
+        )
 
     def open(self, plan: Plan, inputs: Inputs) -> Batch:
         """A batch that has not been started, with a copy of the policy table as it is now.
@@ -103,7 +183,20 @@ class Batches:
         self._exit_step_for(samples)  # at the door, not after the first layers
         # Before the layers, which fill the caches: after them it costs half as much again.
         state = plan.state(samples, self._num_classes, self._device)
-        return Batch(self._backbone, self._exit_step_for, plan.table.clone(), state, samples)
+        return self.of(plan, plan.table.clone(), state)
+
+    def of(self, plan: Plan, table: Tensor, state: ExitState) -> Batch:
+        """A batch that has not been started, for a plan's stages, with a table and a state.
+
+        Raises:
+            ValueError: the implementation asked for has no similarity step, and the plan needs it.
+        """
+        common = self._backbone, self._exit_step_for, table, state, len(state.score)
+        if not plan.similarity:
+            return Batch(*common)
+        return SimilarityBatch(
+            *common, similarity_step=self._similarity_step(), head=plan.stages[-1].head
+        )
 
 
 def check_devices(inputs: Inputs, device: torch.device) -> None:

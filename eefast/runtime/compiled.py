@@ -170,9 +170,6 @@ class CompiledModel(PreTrainedModel):
             self._runtime.run(self._plan, inputs)
 
     def _padding_only(self, shape: tuple[int, int]) -> Inputs:
-        padding = self.model.layers.padding.get("input_ids")
-        if padding is None:
-            raise TypeError(f"shapes: the model takes no input_ids, so give inputs; got {shape!r}")
         try:
             samples, tokens = map(operator.index, shape)
         except (TypeError, ValueError):
@@ -181,7 +178,11 @@ class CompiledModel(PreTrainedModel):
             ) from None
         if samples < 1:
             raise ValueError(f"shapes must have 1 sample or more, got {shape!r}")
-        return {"input_ids": torch.full((samples, tokens), int(padding), device=self.device)}
+        try:
+            inputs: Inputs = self.model.layers.padding_only(samples, tokens)
+        except TypeError as error:
+            raise TypeError(f"shapes: {error}, so give inputs; got {shape!r}") from None
+        return inputs
 
     def train(self, mode: bool = True) -> CompiledModel:
         """Only `train(False)`, which is `eval()`: a compiled model is for inference.
@@ -237,6 +238,10 @@ class CompiledModel(PreTrainedModel):
             self.model.num_classes,
             self.model.device,
         )
+        if plan.similarity:
+            model = self.model
+            implementation(self.impl, model.device, model.dtype, op="similarity_step")
+            policy.check(model.num_exits, model.num_classes, similarity=model.has_similarity)
         if table is not None:
             plan.table.copy_(table)
         self._plan = plan  # complete: another thread may call from now on

@@ -61,6 +61,7 @@ class DirectRuntime:
                     index = torch.from_numpy(stay)
                     batch.keep(index, index if rows is None else rows[index])
                     evictions += 1
+        batch.finish()
         if stats is not None:
             exit_steps = sum(met.exit <= stage.exit for met in plan.stages)
             stats.add(CallStats(samples, stage.layers.stop - 1, 0, exit_steps, 0, evictions))

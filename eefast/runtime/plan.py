@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eefast.ops import ExitState, HeadWeights, Step
+from eefast.ops import ExitState, Gain, HeadWeights, Step
 from eefast.policies import Policy
 
 
@@ -33,6 +33,7 @@ class Plan:
     stages: tuple[Stage, ...]  # up to the last exit used; the layers after it are never run
     votes: bool = False  # whether the state needs them
     memory: bool = False
+    similarity: bool = False  # whether hidden vectors decide, and the last stage's head answers all
 
     @classmethod
     @torch.inference_mode(False)  # the table must stay writable wherever a policy is assigned
@@ -62,6 +63,9 @@ class Plan:
         # Cut behind the last exit used, the table ends where every sample must have exited.
         table = policy.table(len(exits))[: used[-1]].to(device)
         layers = [exits[exit - 1] for exit in used]
+        # The similarity step knows no other kinds, and needs none.
+        similarity = recurrence.by_similarity
+        kinds = recurrence._replace(gain=Gain.ONE) if similarity else recurrence
         return cls(
             policy=policy,
             table=table.contiguous(),
@@ -71,12 +75,13 @@ class Plan:
                     exit,
                     heads[exit - 1],
                     _on(device, policy.scorer_weights(exit)),
-                    Step(exit, layer, *recurrence).pack(),
+                    Step(exit, layer, *kinds).pack(),
                 )
                 for exit, layer, before in zip(used, layers, [0, *layers], strict=False)
             ),
             votes=recurrence.uses_votes,
             memory=recurrence.needs_memory,
+            similarity=similarity,
         )
 
     def state(self, samples: int, num_classes: int, device: torch.device | str) -> ExitState:

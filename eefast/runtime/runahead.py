@@ -120,6 +120,7 @@ class RunAheadRuntime:
             if number < last:
                 queue.publish(number, batch.state.exit_layer)
             enqueued += 1
+        queue.enqueue(batch.finish)
         if stats is not None:
             stats.add(partial(_count, plan, samples, queue, enqueued, news.waits, evictions))
         return batch.state

@@ -37,6 +37,7 @@ class SyncRuntime:
             asked += 1
             if not batch.state.running[stage.exit - 1].item():
                 break
+        batch.finish()
         if stats is not None:
             stats.add(CallStats(batch.size, stage.layers.stop - 1, 0, asked, asked, 0))
         return batch.state

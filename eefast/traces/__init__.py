@@ -2,7 +2,7 @@
 
 from eefast.traces.cached import cached_trace
 from eefast.traces.oracle import oracle
-from eefast.traces.record import record_trace
+from eefast.traces.record import keepable, record_trace
 from eefast.traces.simulate import Simulation, simulate, simulate_all
 from eefast.traces.trace import ExitTrace
 from eefast.traces.trade_off import TradeOffPoint, pareto_front, trade_off
@@ -12,6 +12,7 @@ __all__ = [
     "Simulation",
     "TradeOffPoint",
     "cached_trace",
+    "keepable",
     "oracle",
     "pareto_front",
     "record_trace",

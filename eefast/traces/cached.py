@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from eefast.traces.record import Kept, check_recordable, record_trace
+from eefast.traces.record import check_recordable, keepable, record_trace
 from eefast.traces.trace import ExitTrace
 
-_STRUCTURE = ("exits", "head", "share_pooler", "scorer_row", "anatomy")
+_STRUCTURE = ("exits", "head", "share_pooler", "readout", "scorer_row", "anatomy")
+"""Of the model's config. (`share_head` shows in the names of the weights.)"""
 _NO_MATTER = {"transformers_version", "_name_or_path", "architectures", "dtype"}
 """Of a backbone's config: saving and loading may change it, and no logit depends on it."""
 
@@ -32,7 +33,7 @@ def cached_trace(
 
     A fingerprint in the file says what it was recorded from: the model's weights, dtypes and
     structure, and every batch. With another one, or none, the trace is recorded and saved anew.
-    Learned scores are kept where the model has them.
+    Learned scores and similarities are kept where the model has them.
 
     Args:
         path: of the file; its folder must exist.
@@ -52,9 +53,7 @@ def cached_trace(
         kept = ExitTrace.load(path)
         if kept.fingerprint == fingerprint:
             return kept
-    heads: Any = model.heads
-    keep: tuple[Kept, ...] = () if heads.scorer is None else ("scores",)
-    trace = record_trace(model, data, keep=keep, progress=progress)
+    trace = record_trace(model, data, keep=keepable(model), progress=progress)
     trace = replace(trace, fingerprint=fingerprint)
     trace.save(path)
     return trace

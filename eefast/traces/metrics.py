@@ -64,6 +64,13 @@ def measure(
     return float(correlation(wanted.astype(float), given.astype(float)).statistic)
 
 
+def answers_of(
+    logits: Tensor,  # (..., C)
+) -> Tensor:
+    """What logits answer: the class, (...) int64; with one output (C = 1) the number itself."""
+    return logits[..., 0] if logits.shape[-1] == 1 else logits.argmax(-1)
+
+
 def check_metric(name: str, num_classes: int) -> None:
     """Refuse what is no metric of a model with so many classes.
 

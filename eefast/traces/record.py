@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple, get_args
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from eefast.backbones import Inputs, gathered
+from eefast.backbones import Inputs, embedded, gathered
 from eefast.forward import over_inputs
 from eefast.labels import check_labels
-from eefast.ops import ExitState, Gain, Keep, ScorerKind, Step, implementation
+from eefast.ops import ExitState, Gain, Keep, ScorerKind, SimilarityState, Step, implementation
+from eefast.ops.implementations import Op
 from eefast.traces.trace import ExitTrace
 
-Kept = Literal["hidden", "scores"]
+Kept = Literal["hidden", "scores", "similarity"]
 
 
 def record_trace(
@@ -37,14 +39,14 @@ def record_trace(
         model: a `MultiExitModel`; run in evaluation mode, the modes of its modules are restored.
         data: batches as the model takes them, each with "labels", e.g. a `DataLoader`.
         keep: what else to keep, as some policies and calibrations ask for it: "scores", the
-            learned score of each exit; "hidden", the vectors that the heads read, in the model's
+            learned score of each exit; "similarity", the cosine of the vector that each exit reads
+            and that of the layer before; "hidden", the vectors that the heads read, in the model's
             dtype (L * D numbers a sample).
         progress: show a progress bar, if stderr is a terminal.
 
     Raises:
-        ValueError: no batch, a batch without labels, labels that do not belong to their batch, a
-            regression model, whose one output has no class probabilities to judge, or something
-            to keep that is unknown or that the model does not have.
+        ValueError: no batch, a batch without labels, labels that do not belong to their batch, or
+            something to keep that is unknown or that the model does not have.
         TypeError: not a multi-exit model, or data that is one batch rather than an iterable.
     """
     check_recordable(model, data)
@@ -56,8 +58,13 @@ def record_trace(
             "keep=('scores',) needs a model with learned scores: "
             "eefast.attach_exits(..., scorer_row=True)"
         )
-    exits = _AllExits(model, "scores" in keep, "hidden" in keep)
-    logits, labels, scores, hidden = [], [], [], []
+    if "similarity" in keep and "similarity" not in keepable(model):
+        raise ValueError(
+            "keep=('similarity',) needs a model with an exit after every layer and one head for "
+            "all: eefast.attach_exits(..., share_head=True)"
+        )
+    exits = _AllExits(model, "scores" in keep, "hidden" in keep, "similarity" in keep)
+    logits, labels, scores, hidden, similarity = [], [], [], [], []
     on_device = torch.autocast(model.device.type, enabled=False)
     with torch.inference_mode(), on_device, _evaluating(model):
         for number, batch in enumerate(tqdm(data, "recording", disable=None if progress else True)):
@@ -70,7 +77,8 @@ def record_trace(
             logits.append(torch.stack([exit.logits for exit in met]))
             scores.append(torch.stack([exit.score for exit in met]))
             hidden.append([exit.vectors for exit in met])
-            labels.append(given.cpu())
+            similarity.append([exit.similarity for exit in met])
+            labels.append(given.reshape(-1).cpu())  # of a regression they may be [B, 1]
     if not logits:
         raise ValueError("data must hold at least one batch, got none")
     return ExitTrace(
@@ -79,8 +87,21 @@ def record_trace(
         tuple(model.config.exits),
         exits.backbone.costs,
         scores=torch.cat(scores, 1) if "scores" in keep else None,
-        hidden=tuple(map(torch.cat, zip(*hidden, strict=True))) if "hidden" in keep else (),
+        hidden=_of_all(hidden) if "hidden" in keep else (),
+        similarity=torch.stack(_of_all(similarity)) if "similarity" in keep else None,
     )
+
+
+def keepable(model: PreTrainedModel) -> tuple[Kept, ...]:
+    """What policies may ask of this model's traces beside the logits, and it can give."""
+    has: Any = model
+    scores: tuple[Kept, ...] = () if has.heads.scorer is None else ("scores",)
+    return (*scores, "similarity") if has.has_similarity else scores
+
+
+def _of_all(batches: list[list[Tensor | None]]) -> tuple[Tensor, ...]:
+    """What each exit gave for all batches, from what each batch got of all exits."""
+    return tuple(map(torch.cat, zip(*batches, strict=True)))
 
 
 def check_recordable(model: PreTrainedModel, data: Any) -> None:
@@ -89,8 +110,6 @@ def check_recordable(model: PreTrainedModel, data: Any) -> None:
         raise TypeError(f"data must be an iterable of batches, got one batch ({sorted(data)})")
     if not hasattr(model, "heads"):
         raise TypeError(f"model must be a MultiExitModel, got {type(model).__name__}")
-    if model.config.num_labels == 1:
-        raise ValueError("a trace is of class probabilities, and a regression model has none")
 
 
 class _Met(NamedTuple):
@@ -99,15 +118,17 @@ class _Met(NamedTuple):
     logits: Tensor  # (B, C) float32
     score: Tensor  # (B,) float32: learned, where asked for
     vectors: Tensor | None  # (B, D): what the head reads, where asked for
+    similarity: Tensor | None  # (B,) float32: to the layer before, where asked for
 
 
 class _AllExits:
     """All layers of a model, and the exit step of each of its exits: a policy of one exit, each."""
 
-    def __init__(self, model: Any, scores: bool, vectors: bool) -> None:
+    def __init__(self, model: Any, scores: bool, vectors: bool, similarity: bool) -> None:
         self.backbone = model.layers
         self.input_names = model.input_names
         self._vectors = vectors
+        self._similarity = similarity
         self._classes = model.num_classes
         exits = model.config.exits
         self._heads = {
@@ -120,6 +141,9 @@ class _AllExits:
         ).pack()
         # At the last exit of a table all samples exit, and get their logits.
         self._table = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float32, device=model.device)
+        # At the first of two, none exits whose threshold is infinite.
+        self._compare = Step(1, 1, Keep.NEVER, Gain.ONE, strict=True).pack()
+        self._compared = torch.tensor([[1.0, math.inf, 0.0]] * 2, device=model.device).float()
 
     @over_inputs
     def forward(
@@ -129,9 +153,12 @@ class _AllExits:
         backbone, device = self.backbone, self.backbone.device
         samples, _ = backbone.check(inputs)
         check_labels(labels, self._classes, samples)
-        op = self._exit_step(samples)
+        op, compare = (self._op(op, samples) for op in ("exit_step", "similarity_step"))
         inputs = {name: value.to(device) for name, value in inputs.items()}
         hidden, context = backbone.start(inputs)
+        before = None
+        if self._similarity:
+            before = SimilarityState.start(embedded(backbone, hidden, context), 2)
         met = []
         for layer in range(1, backbone.depth + 1):
             hidden = backbone.layer(layer, hidden, context)
@@ -143,16 +170,19 @@ class _AllExits:
                 samples, self._classes, 1, "cpu" if device.type == "cpu" else device
             )
             op(vectors, offsets, *head, None, self._table, None, self._step, *state)
+            if before is not None:
+                compare(vectors, offsets, self._compared, None, self._compare, *before)
             kept = gathered(vectors, offsets).to("cpu", copy=True) if self._vectors else None
-            met.append(_Met(state.logits.cpu(), state.score.cpu(), kept))
+            compared = None if before is None else before.score.to("cpu", copy=True)
+            met.append(_Met(state.logits.cpu(), state.score.cpu(), kept, compared))
         return met
 
-    def _exit_step(self, samples: int) -> Callable[..., None]:
-        device, dtype = self.backbone.device, self.backbone.dtype
+    def _op(self, op: Op, samples: int) -> Callable[..., None]:
+        device, dtype, classes = self.backbone.device, self.backbone.dtype, self._classes
         try:
-            return implementation("auto", device, dtype, rows=samples, classes=self._classes)
+            return implementation("auto", device, dtype, rows=samples, classes=classes, op=op)
         except (ValueError, TypeError, RuntimeError):
-            return implementation("reference")
+            return implementation("reference", op=op)
 
 
 @contextmanager

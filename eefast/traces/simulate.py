@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eefast.ops import ScorerKind, reached
 from eefast.policies import Policy
-from eefast.traces.metrics import measure
+from eefast.traces.metrics import answers_of, measure
 from eefast.traces.trace import ExitTrace
 
 
@@ -21,16 +21,17 @@ class Simulation:
     """The outcome of a policy on a trace of N samples and L exits."""
 
     exit: Tensor  # (N,) int64: 1-based exit at which each sample exits
-    prediction: Tensor  # (N,) int64
+    prediction: Tensor  # (N,) int64: the class; with one output (C = 1) float32: the number
     score: Tensor  # (N,) float32: the running score when it exits
-    labels: Tensor  # (N,) int64
+    labels: Tensor  # (N,) int64, or float32
     exit_layers: tuple[int, ...]  # layer of each exit
     costs: tuple[float, ...]  # relative cost of each layer
     num_classes: int  # C
 
     def __repr__(self) -> str:
+        accuracy = f"accuracy {self.accuracy:.3f}, " if self.num_classes > 1 else ""
         return (
-            f"Simulation({len(self.labels)} samples; accuracy {self.accuracy:.3f}, layer speed-up "
+            f"Simulation({len(self.labels)} samples; {accuracy}layer speed-up "
             f"{self.layer_speedup:.2f}, samples at each exit: {self.exit_histogram.tolist()})"
         )
 
@@ -93,7 +94,7 @@ def simulate(policy: Policy, trace: ExitTrace) -> Simulation:
 
     Raises:
         ValueError: the policy was calibrated for another number of exits or classes, or reads
-            learned scores, and the trace has none.
+            learned scores or similarities, and the trace has none.
         TypeError: not a policy or not a trace.
     """
     return simulate_all([policy], trace)[0]
@@ -112,7 +113,12 @@ def simulate_all(policies: Iterable[Policy], trace: ExitTrace) -> list[Simulatio
                 "simulate takes a Policy and an ExitTrace, got "
                 f"{type(policy).__name__} and {type(trace).__name__}"
             )
-        policy.check(trace.num_exits, trace.num_classes, learned_scores=trace.scores is not None)
+        policy.check(
+            trace.num_exits,
+            trace.num_classes,
+            learned_scores=trace.scores is not None,
+            similarity=trace.similarity is not None,
+        )
         table = policy.table(trace.num_exits)
         # What scores depend on. The weights of networks are not compared.
         network = id(policy) if policy.scorer is ScorerKind.NETWORK else None
@@ -125,7 +131,8 @@ def simulate_all(policies: Iterable[Policy], trace: ExitTrace) -> list[Simulatio
         scores, predictions = _run(group[0][1], trace)
         for number, policy, table in group:
             exits = policy.exits_used(trace.num_exits)
-            place = torch.full_like(predictions[0], len(exits) - 1)  # the last exit always answers
+            # The last exit always answers.
+            place = torch.full_like(predictions[0], len(exits) - 1, dtype=torch.int64)
             for i in range(len(exits) - 2, -1, -1):
                 threshold = table[exits[i] - 1, 1].item()
                 place[reached(scores[i], threshold, strict=policy.strict)] = i
@@ -142,8 +149,8 @@ def simulate_all(policies: Iterable[Policy], trace: ExitTrace) -> list[Simulatio
 
 
 def _run(policy: Policy, trace: ExitTrace) -> tuple[Tensor, Tensor]:
-    """At each exit that the policy uses, scores float32 and the predictions int64 of samples that
-    exit there, [used, N]. Neither depends on thresholds."""
+    """At each exit that the policy uses, scores float32 and the answers (`answers_of`) of samples
+    that exit there, [used, N]. Neither depends on thresholds."""
     samples, device = len(trace.labels), trace.logits.device
     used, recurrence = policy.exits_used(trace.num_exits), policy.recurrence
     # Cut behind the last exit used, as plans cut it: some answer otherwise there.
@@ -159,7 +166,8 @@ def _run(policy: Policy, trace: ExitTrace) -> tuple[Tensor, Tensor]:
             i,
             q=None if learned is None else learned[i - 1],
             scorer=policy.scorer_weights(i),
+            similarity=None if trace.similarity is None else trace.similarity[i - 1],
         )
         scores.append(values.score)
-        predictions.append(answer.argmax(-1))
+        predictions.append(answers_of(answer))
     return torch.stack(scores), torch.stack(predictions)

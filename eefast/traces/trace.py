@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eefast.files import whole
-from eefast.labels import check_classes
-from eefast.traces.metrics import measure
+from eefast.labels import check_labels
+from eefast.traces.metrics import answers_of, check_metric, measure
 
 _FORMAT = "eefast-trace-1"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -29,7 +29,8 @@ class ExitTrace:
 
     Args:
         logits: [L, N, C] floats of 16, 32 or 64 bits; kept as float32, which policies judge.
-        labels: [N] integers in [0, C); kept as int64.
+        labels: [N] integers in [0, C), kept as int64; with C = 1, regression, [N] or [N, 1]
+            numbers, kept as [N] float32.
         exit_layers: the 1-based layer after which each exit stands, ascending; (): after
             every layer.
         costs: relative cost of each layer up to the last exit's, greater than 0; (): all alike.
@@ -37,9 +38,11 @@ class ExitTrace:
         hidden: what each exit's head reads, L times [N, D] floats; D may differ; (): not kept.
         fingerprint: of the model and the data it was recorded from (see `cached_trace`); "":
             unknown.
+        similarity: cosine of the vector that each exit reads and that of the layer before, [L, N]
+            floats, kept as float32; the logits are then those of one head. None: not kept.
 
     Raises:
-        TypeError: logits, labels, scores or hidden are not tensors.
+        TypeError: logits, labels, scores, hidden or similarity are not tensors.
         ValueError: dtypes other than these, shapes that do not belong together, a label outside
             [0, C), or layers that are not whole numbers in ascending order.
     """
@@ -51,6 +54,7 @@ class ExitTrace:
     scores: Tensor | None = None
     hidden: tuple[Tensor, ...] = ()
     fingerprint: str = ""
+    similarity: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_floats("logits", self.logits)
@@ -60,19 +64,21 @@ class ExitTrace:
                 f"{list(self.logits.shape)}"
             )
         exits, samples, classes = self.logits.shape
-        check_classes(self.labels, classes, samples)
+        check_labels(self.labels, classes, samples)
         layers = _layers(self.exit_layers, exits)
         costs = tuple(map(float, self.costs)) or (1.0,) * layers[-1]
         if len(costs) != layers[-1] or not all(0 < cost < math.inf for cost in costs):
             raise ValueError(
                 f"costs must be {layers[-1]} numbers greater than 0, one per layer, got {costs}"
             )
-        scores = self.scores
-        if scores is not None:
-            _check_floats("scores", scores)
-            if list(scores.shape) != [exits, samples]:
-                raise ValueError(f"scores must be [{exits}, {samples}], got {list(scores.shape)}")
-            scores = scores.float()
+        for name in ("scores", "similarity"):
+            values = getattr(self, name)
+            if values is not None:
+                _check_floats(name, values)
+                if list(values.shape) != [exits, samples]:
+                    shape = list(values.shape)
+                    raise ValueError(f"{name} must be [{exits}, {samples}], got {shape}")
+                object.__setattr__(self, name, values.float())
         hidden = tuple(self.hidden)
         for vectors in hidden:
             _check_floats("hidden", vectors)
@@ -80,14 +86,16 @@ class ExitTrace:
         if hidden and [shape[:-1] for shape in shapes] != [[samples]] * exits:
             raise ValueError(f"hidden must be {exits} times [{samples}, D], got {shapes}")
         object.__setattr__(self, "logits", self.logits.float())
-        object.__setattr__(self, "labels", self.labels.long())
+        labels = self.labels.long() if classes > 1 else self.labels.float().reshape(samples)
+        object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "exit_layers", layers)
         object.__setattr__(self, "costs", costs)
-        object.__setattr__(self, "scores", scores)
         object.__setattr__(self, "hidden", hidden)
 
     def __repr__(self) -> str:
         exits, samples, classes = self.logits.shape
+        if classes == 1:
+            return f"ExitTrace({exits} exits, {samples} samples, one output)"
         accuracies = ", ".join(f"{accuracy:.3f}" for accuracy in self.accuracies())
         return (
             f"ExitTrace({exits} exits, {samples} samples, {classes} classes; "
@@ -109,12 +117,17 @@ class ExitTrace:
             ValueError: an unknown metric, or one that is not of this task.
             ModuleNotFoundError: the package that it needs is not installed.
         """
-        answers = self.logits.argmax(-1)
+        check_metric(name, self.num_classes)
+        answers = answers_of(self.logits)
         values = [measure(name, self.labels, answer, self.num_classes) for answer in answers]
         return torch.tensor(values, dtype=torch.float64)
 
     def accuracies(self) -> Tensor:
-        """Accuracy of each exit over all samples, [L] float64."""
+        """Accuracy of each exit over all samples, [L] float64.
+
+        Raises:
+            ValueError: of a model with one output (regression): see `metric`.
+        """
         return self.metric("accuracy")
 
     def exits_at_chance(self) -> list[int]:
@@ -122,7 +135,11 @@ class ExitTrace:
 
         That is, by less than two standard errors of its share. No policy gains by such an exit: it
         wants more training, more data or another learning rate.
+
+        Raises:
+            ValueError: of a model with one output (regression), which has no such answer.
         """
+        check_metric("accuracy", self.num_classes)
         samples = len(self.labels)
         if not samples:
             return []
@@ -137,8 +154,9 @@ class ExitTrace:
             OSError: it cannot be written.
         """
         tensors = {"logits": self.logits, "labels": self.labels}
-        if self.scores is not None:
-            tensors["scores"] = self.scores
+        for name, values in (("scores", self.scores), ("similarity", self.similarity)):
+            if values is not None:
+                tensors[name] = values
         tensors.update((f"hidden.{i}", vectors) for i, vectors in enumerate(self.hidden, 1))
         metadata = {
             "format": _FORMAT,
@@ -179,6 +197,7 @@ class ExitTrace:
                 tensors.get("scores"),
                 tuple(vectors for vectors in hidden if vectors is not None),
                 metadata.get("fingerprint", ""),
+                tensors.get("similarity"),
             )
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path} is no trace that eefast wrote: {error}") from None

@@ -6,6 +6,7 @@ import pytest
 
 from eefast.calibration.costs import Costs
 from eefast.policies import PABEE, Budgeted, Never
+from tests.models import tiny_model
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,14 @@ def test_another_file_is_refused(tmp_path, described, words):
     path.write_text(json.dumps(described))
     with pytest.raises(ValueError, match=words):
         Costs.load(path)
+
+
+def test_flops_of_a_model():
+    model = tiny_model(exits=[2, 4])
+    costs = Costs.flops(model, 5)
+    assert costs.layers == (2 * 5 * (4 * 32 * 32 + 2 * 32 * 64) + 4 * 5 * 5 * 32,) * 4
+    assert costs.exits == (2 * 32 * 3,) * 2
+    assert costs.unit == "FLOPs"
+    for length, words in ((0, "length must be 1 or more, got 0"), (41, "wanted 1 to 40")):
+        with pytest.raises(ValueError, match=words):
+            Costs.flops(model, length)

@@ -38,6 +38,6 @@ def test_reviews_have_their_own_labels():
 
 def test_a_missing_package_is_named():
     with pytest.raises(FileNotFoundError, match="pip install --no-deps no-such-package"):
-        package_file("no_such_package", "file")
+        package_file("no-such-package", "file")
     with pytest.raises(FileNotFoundError, match="has no file nothing"):
         package_file("pytest", "nothing")

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 from datasets import DatasetDict
-from transformers import AutoConfig, BertConfig, BertModel, BertTokenizerFast
+from transformers import AutoConfig
 
 from eefast import MultiExitModel, simulate
 from eefast.demo import TASKS, pipeline, run_demo, trained_model
@@ -15,6 +15,7 @@ from eefast.demo.tasks import Task
 from eefast.evaluation import NEVER, TRANSFORMERS, repeated_splits
 from eefast.policies import BEEM, Budgeted, policy_from_dict
 from eefast.traces import ExitTrace
+from tests.models import save_tiny_text_model
 from tests.traces.made import learned_trace
 
 
@@ -36,14 +37,7 @@ def test_policies_are_chosen_by_one_rule_and_beem_by_equation_3_too():
 @pytest.fixture
 def small(monkeypatch, tmp_path_factory):
     reviews, base = TASKS["reviews"], tmp_path_factory.mktemp("base")
-    words = sorted({word for text in reviews.load(3)["train"]["text"] for word in text.split()})
-    (base / "words.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words]))
-    BertTokenizerFast(str(base / "words.txt")).save_pretrained(base)
-    config = BertConfig(
-        vocab_size=len(words) + 4, hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
-        intermediate_size=16,
-    )  # fmt: skip
-    BertModel(config).save_pretrained(base)
+    save_tiny_text_model(base, reviews.load(3)["train"]["text"])
 
     def few(seed):
         data = reviews.load(seed)

@@ -10,9 +10,8 @@ from tests.emulation import prepare
 from tests.emulation.apart import STATE, run_apart
 from tests.emulation.build import KERNEL, build, load
 from tests.emulation.plant import planted
-from tests.gpu.test_exit_step import PARTS
+from tests.ops.cases import PARTS, check_parts, copy_of, make_head, make_hidden, run, table_of
 from tests.ops.cases import check as step_check
-from tests.ops.cases import copy_of, make_head, make_hidden, run, table_of
 
 STEP = dict(exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE)
 VOTES_AND_ROW = dict(accumulate=Accumulate.VOTES, scorer_kind=ScorerKind.ROW)
@@ -38,18 +37,7 @@ def test_tiles_of_rows(rows):
 @pytest.mark.parametrize(("accumulate", "kind", "keep", "gain"), PARTS)
 @pytest.mark.parametrize("c", [1, 3, 70])
 def test_accumulators_and_scorers(accumulate, kind, keep, gain, c):
-    network = kind is ScorerKind.NETWORK
-    table = table_of(3, weight=0.75, threshold=1.7 if gain is Gain.VOTES else 0.6)
-    state = ExitState.start(12, c, 3, votes=bool(accumulate) or network, memory=bool(kind))
-    g = torch.Generator().manual_seed(3)
-    for exit in range(1, 4):
-        head = make_head(16, c + (kind is ScorerKind.ROW), seed=exit)
-        state = step_check(
-            "cuda", make_hidden(12, 16, seed=exit), head, table, state, exit=exit, layer=exit,
-            keep=keep, gain=gain, accumulate=accumulate, scorer_kind=kind,
-            scorer=torch.randn(5, c + exit + 4, generator=g) * 0.3 if network else None,
-        )  # fmt: skip
-    assert state.exit_layer.all()
+    check_parts("cuda", accumulate, kind, keep, gain, samples=12, classes=c, exits=3)
 
 
 @pytest.mark.parametrize("pooler", [False, True])

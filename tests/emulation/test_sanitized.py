@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from eefast.ops import Accumulate, ExitState, Gain, Keep, ScorerKind
+from eefast.ops import Accumulate, ExitState, Gain, Keep, Recurrence, ScorerKind
 from tests.emulation import prepare
 from tests.emulation.apart import STATE, run_apart
 from tests.emulation.build import KERNEL, build, load
 from tests.emulation.plant import planted
-from tests.ops.cases import make_head, make_hidden, table_of
+from tests.ops.cases import goes_together, keep_of, make_head, make_hidden, table_of
 
 
 def library_of_compiler(name):
@@ -34,7 +34,8 @@ def call(
 ):  # fmt: skip
     """A call in which nothing is larger than it has to be."""
     network = kind is ScorerKind.NETWORK
-    state = ExitState.start(rows + 1, c, 2, votes=bool(accumulate) or network, memory=bool(kind))
+    votes = Recurrence(0, 0, False, accumulate, kind).uses_votes
+    state = ExitState.start(rows + 1, c, 2, votes=votes, memory=bool(kind))
     state.exit_layer[1 : 1 + exited] = 1
     samples = torch.arange(rows, 0, -1) if rows else torch.empty(0, dtype=torch.int64)
     head = make_head(d, c + (kind is ScorerKind.ROW), dtype, pooler, bias)
@@ -44,9 +45,9 @@ def call(
         hidden = make_hidden(rows * tokens, d, dtype).clone()
         offsets = torch.arange(rows) * tokens + tokens - 1
     return prepare(
-        hidden, head, table_of(2, threshold=0.6), state, exit=exit, layer=exit, keep=Keep.AGREE,
-        gain=Gain.CONFIDENCE, rows=samples, offsets=offsets, accumulate=accumulate,
-        scorer_kind=kind, scorer=scorer,
+        hidden, head, table_of(2, threshold=0.6), state, exit=exit, layer=exit,
+        keep=keep_of(accumulate), gain=Gain.CONFIDENCE, rows=samples, offsets=offsets,
+        accumulate=accumulate, scorer_kind=kind, scorer=scorer,
     )  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def test_nothing_is_read_or_written_out_of_bounds(tmp_path):
         for exit in (1, 2)
         for accumulate in Accumulate
         for kind in ScorerKind
-        if (accumulate, kind) != (Accumulate.LOG_PROBABILITIES, ScorerKind.NETWORK)
+        if goes_together(Recurrence(keep_of(accumulate), Gain.CONFIDENCE, False, accumulate, kind))
     ]
     got, error = run_sanitized(calls, tmp_path)
     assert not error

@@ -19,7 +19,7 @@ def trace_of(rights, layers=()):
 
 def test_fixed_depth_gains_nothing_over_itself():
     trace = trace_of([3, 6, 8, 9])
-    fixed = FixedDepth(trace)
+    fixed = FixedDepth.of(trace)
     for exit in range(1, 5):
         outcome = simulate(Budgeted(exit), trace)
         assert fixed.accuracy_gain(outcome) == pytest.approx(0, abs=1e-12)
@@ -42,14 +42,14 @@ def test_gains_by_hand(accuracy, layers, points, ratio):
 
     outcome = Outcome()
     outcome.accuracy, outcome.mean_layers = accuracy, layers
-    fixed = FixedDepth(trace_of([6, 8, 7], layers=(2, 4, 6)))
+    fixed = FixedDepth.of(trace_of([6, 8, 7], layers=(2, 4, 6)))
     assert fixed.accuracy_gain(outcome) == pytest.approx(points)
     assert fixed.speedup_gain(outcome) == pytest.approx(ratio)
 
 
 def test_a_mix_is_of_the_best_two_depths():
     """Of layers with 4, 5 and 9 right, a mix of the first and the third beats the second."""
-    fixed = FixedDepth(trace_of([4, 5, 9]))
+    fixed = FixedDepth.of(trace_of([4, 5, 9]))
     outcome = simulate(Budgeted(2), trace_of([4, 5, 9]))
     assert fixed.accuracy_gain(outcome) == pytest.approx(0.5 - 0.65)
     assert fixed.speedup_gain(outcome) == pytest.approx(1.4 / 2)
@@ -87,12 +87,13 @@ def test_a_split_is_what_calibrating_and_simulating_by_hand_gives():
     outcome = simulate(policy, judge)
     assert found.accuracy == (outcome.accuracy,) * 3
     assert found.layer_speedup == (outcome.layer_speedup,) * 3
-    assert found.accuracy_gain.median == FixedDepth(judge).accuracy_gain(outcome)
+    assert found.accuracy_gain.median == FixedDepth.of(judge).accuracy_gain(outcome)
 
 
-def test_the_same_seed_gives_the_same_and_learned_scores_go_along():
+@pytest.mark.parametrize("name", ["berxit", "mue"])
+def test_the_same_seed_gives_the_same_and_what_policies_read_goes_along(name):
     pool = learned_trace(exits=4, samples=60)
-    choosers = {"berxit": lambda half: calibrate("berxit", half, max_accuracy_drop=0.01)}
+    choosers = {name: lambda half: calibrate(name, half, max_accuracy_drop=0.01)}
     first = repeated_splits(choosers, pool, splits=3)
     assert first == repeated_splits(choosers, pool, splits=3)
     assert first != repeated_splits(choosers, pool, splits=3, seed=1)
@@ -108,6 +109,7 @@ def test_pooled_traces_are_one_after_the_other():
     assert torch.equal(both.logits, torch.cat([a.logits, b.logits], 1))
     assert torch.equal(both.labels, torch.cat([a.labels, b.labels]))
     assert torch.equal(both.scores, torch.cat([a.scores, b.scores], 1))
+    assert torch.equal(both.similarity, torch.cat([a.similarity, b.similarity], 1))
     assert (both.exit_layers, both.costs) == (a.exit_layers, a.costs)
 
 

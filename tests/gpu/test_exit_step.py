@@ -9,7 +9,16 @@ from eefast.ops import Accumulate, ExitState, Gain, Keep, ScorerKind, exit_step
 from eefast.ops.implementations import implementation
 from eefast.ops.step import Step
 from tests.ops import oracle
-from tests.ops.cases import assert_same, copy_of, error_budget, make_head, make_hidden, table_of
+from tests.ops.cases import (
+    PARTS,
+    assert_same,
+    check_parts,
+    copy_of,
+    error_budget,
+    make_head,
+    make_hidden,
+    table_of,
+)
 
 pytestmark = [
     pytest.mark.gpu,
@@ -88,7 +97,7 @@ def test_a_vocabulary(impl, dtype, pooler, rows):
 
 
 @pytest.mark.parametrize("keep", [k for k in Keep if k is not Keep.NOT_SCORE])
-@pytest.mark.parametrize("gain", [g for g in Gain if g not in (Gain.SCORE, Gain.VOTES)])
+@pytest.mark.parametrize("gain", [g for g in Gain if g < Gain.SCORE])
 @pytest.mark.parametrize("strict", [False, True])
 def test_every_kind_over_all_exits(impl, keep, gain, strict):
     threshold = -0.5 if gain is Gain.NEGATIVE_ENTROPY else 1.25
@@ -113,33 +122,13 @@ def test_rows_and_offsets(impl, dtype, pooler):
     check(impl, tokens, head, table_of(2), start, offsets=offsets, rows=rows, **step)
 
 
-PARTS = [
-    (Accumulate.VOTES, ScorerKind.NONE, Keep.NEVER, Gain.VOTES),
-    (Accumulate.VOTES, ScorerKind.ROW, Keep.CONFIDENCE_ABOVE, Gain.SCORE),
-    (Accumulate.LOG_PROBABILITIES, ScorerKind.NONE, Keep.AGREE, Gain.CONFIDENCE),
-    (Accumulate.LOG_PROBABILITIES, ScorerKind.ROW, Keep.NOT_SCORE, Gain.SCORE),
-    (Accumulate.NONE, ScorerKind.NETWORK, Keep.NOT_SCORE, Gain.SCORE),
-    (Accumulate.VOTES, ScorerKind.NETWORK, Keep.AGREE, Gain.CONFIDENCE),
-]
-
-
 @pytest.mark.parametrize(("accumulate", "kind", "keep", "gain"), PARTS)
 @pytest.mark.parametrize("c", [1, 3, 100, 500])
 def test_accumulators_and_scorers(impl, accumulate, kind, keep, gain, c):
-    network = kind is ScorerKind.NETWORK
-    if impl == "triton" and c > 128 and (network or accumulate is Accumulate.LOG_PROBABILITIES):
+    in_tiles = accumulate in (Accumulate.NONE, Accumulate.VOTES) and kind is not ScorerKind.NETWORK
+    if impl == "triton" and c > 128 and not in_tiles:
         pytest.skip("refused: tests/kernels")
-    table = table_of(4, weight=0.75, threshold=1.7 if gain is Gain.VOTES else 0.6)
-    state = ExitState.start(24, c, 4, votes=bool(accumulate) or network, memory=bool(kind))
-    g = torch.Generator().manual_seed(3)
-    for exit in range(1, 5):
-        head = make_head(16, c + (kind is ScorerKind.ROW), seed=exit)
-        state = check(
-            impl, make_hidden(24, 16, seed=exit), head, table, state, exit=exit, layer=exit,
-            keep=keep, gain=gain, accumulate=accumulate, scorer_kind=kind,
-            scorer=torch.randn(5, c + exit + 4, generator=g) * 0.3 if network else None,
-        )  # fmt: skip
-    assert state.exit_layer.all()
+    check_parts(impl, accumulate, kind, keep, gain, samples=24, classes=c, exits=4)
 
 
 def test_nan_never_exits_early(impl):

@@ -108,6 +108,7 @@ def test_many_classes_with_votes_and_a_learned_score(c, lead):
     ("parts", "words"),
     [
         ({"accumulate": Accumulate.LOG_PROBABILITIES}, "log-probabilities .* up to 128 outputs"),
+        ({"accumulate": Accumulate.MOST_CONFIDENT}, "the most confident exit .* 128 outputs"),
         ({"scorer_kind": ScorerKind.NETWORK}, "a network scorer .* got 129; impl='cuda'"),
     ],
 )

@@ -40,8 +40,17 @@ def test_steps_marks_level_and_note(tmp_path, monkeypatch):
     assert figure.get_supxlabel() == "best ones"
 
 
-def test_two_marks_never_look_alike(tmp_path):
+def test_neither_two_curves_nor_two_marks_look_alike(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(plt, "close", kept.append)
+    curves = {str(i): Curve([(1, i), (2, i)]) for i in range(31)}
+    labels = dict(title="", x="", y="", **LIMITS)
+    draw_curves(tmp_path / "b.png", dict(list(curves.items())[:30]), **labels)
+    looks = {(line.get_color(), line.get_linestyle()) for line in kept[0].axes[0].lines}
+    assert len(looks) == 30
+    with pytest.raises(ValueError, match="room for 30 curves, got 31"):
+        draw_curves(tmp_path / "a.png", curves, **labels)
     many = {str(i): (1.0, 1.0) for i in range(14)}
     with pytest.raises(ValueError, match="room for 13 marks, got 14"):
-        draw_curves(tmp_path / "a.png", {"all": Curve([], many)}, title="", x="", y="", **LIMITS)
-    assert not list(tmp_path.iterdir())
+        draw_curves(tmp_path / "a.png", {"all": Curve([], many)}, **labels)
+    assert [path.name for path in tmp_path.iterdir()] == ["b.png"]

@@ -41,7 +41,7 @@ def signals_of(z: list[float]) -> tuple[int, float, float]:
 
 def advance_one(
     score: float,
-    previous: int,
+    agree: bool,
     signals: tuple[int, float, float],
     keep: Keep,
     gain: Gain,
@@ -51,9 +51,9 @@ def advance_one(
     votes: float = math.nan,
 ) -> float:
     """S_i of one sample, read off the table of policies."""
-    prediction, confidence, entropy = signals
+    _, confidence, entropy = signals
     holds = {
-        "agree": prediction == previous,
+        "agree": agree,
         "entropy": entropy < tau,
         "confidence": confidence > tau,
         "score": q > tau,
@@ -114,6 +114,7 @@ class Sample:
         self.prediction = int(state.prediction[number])
         self.votes = None if state.votes is None else state.votes[number].tolist()
         self.memory = None if state.memory is None else state.memory[number].tolist()
+        self.output = state.logits[number, 0].item()  # with one class, of the exit before
 
     def meet(self, z, row_output, table, exit, keep, gain, accumulate, kind, scorer) -> list[float]:
         """One exit. Gives the logits that are written if the sample leaves here."""
@@ -145,13 +146,14 @@ class Sample:
             q = network_of(scorer, features)
         if self.memory is not None:
             self.memory[exit - 1] = q
-        self.score = advance_one(self.score, previous, now, keep, gain, weight, tau, q, count)
-        self.prediction = now[0]
+        agree = now[0] == previous and (len(z) > 1 or abs(z[0] - self.output) < tau)
+        self.score = advance_one(self.score, agree, now, keep, gain, weight, tau, q, count)
+        self.prediction, self.output = now[0], z[0]
         if accumulate in (Accumulate.MEAN, Accumulate.STREAK_MEAN):
             self.votes = [v + p for v, p in zip(self.votes, softmax_of(z), strict=True)]
             # A score of 1 says whether the streak goes on.
             if accumulate == Accumulate.STREAK_MEAN and not advance_one(
-                1.0, previous, now, keep, Gain.ONE, 0.0, tau, q
+                1.0, agree, now, keep, Gain.ONE, 0.0, tau, q
             ):
                 self.votes = [0.0] * len(z)
             total = sum(self.votes)
@@ -203,4 +205,6 @@ def exit_step(
             out.logits[sample] = torch.tensor(answer, dtype=torch.float64)
         else:
             out.running[exit - 1] = True
+            if classes == 1:
+                out.logits[sample] = it.output
     return out

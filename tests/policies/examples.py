@@ -19,6 +19,7 @@ from eefast.policies import (
     FastBERT,
     LeeBERT,
     MSDNet,
+    MuE,
     Never,
     PCEEv1,
     PCEEv2,
@@ -59,4 +60,5 @@ EXAMPLES = [
     Voting([2, 3, 2, 3]),
     Budgeted(3),
     Never(),
+    MuE([0.9, math.inf, 0.5, 0.0]),
 ]

@@ -5,10 +5,11 @@ import torch
 
 from eefast import MultiExitModel, calibrate, record_trace, simulate
 from eefast.policies import BERxiT, policy_class
+from eefast.traces import keepable
 from tests.models import inputs_for, tiny_model
 
 
-@pytest.mark.parametrize("name", ["beem", "eeic", "berxit"])
+@pytest.mark.parametrize("name", ["beem", "eeic", "berxit", "mue"])
 def test_trained_recorded_calibrated_and_saved(name, tmp_path):
     model = tiny_model(objective=name, head_dropout=0.0)
     inputs, labels = inputs_for(model, 24), torch.arange(24) % 3
@@ -22,7 +23,7 @@ def test_trained_recorded_calibrated_and_saved(name, tmp_path):
         losses.append(loss.item())
     assert losses[-2] < losses[0]  # two steps of one kind, where they alternate
 
-    keep = ["scores"] if model.heads.scorer is not None else []
+    keep = keepable(model)
     trace = record_trace(model, [{**inputs, "labels": labels}], keep=keep)
     policy = calibrate(name, trace)
     assert type(policy) is policy_class(name)

@@ -61,6 +61,7 @@ def network(exit, classes=3, units=5):
         dict(accumulate=Accumulate.MOST_CONFIDENT),
         dict(keep=Keep.ENTROPY_BELOW, accumulate=Accumulate.STREAK_MEAN),
         dict(keep=Keep.SCORE_ABOVE, accumulate=Accumulate.STREAK_MEAN, scorer=ScorerKind.ROW),
+        dict(gain=Gain.SIMILARITY),
     ],
 )
 def test_what_the_recurrence_can_express(kinds):
@@ -162,6 +163,8 @@ def test_what_the_recurrence_can_express(kinds):
             dict(accumulate=Accumulate.LOG_PROBABILITIES, columns=Columns(tau=[1, 1, -1, 1])),
             "tau weighs exits and must be 0 or more",
         ),
+        (dict(gain=Gain.SIMILARITY, keep=Keep.ALWAYS), "SIMILARITY .* goes with Keep.NEVER"),
+        (dict(gain=Gain.SIMILARITY, accumulate=Accumulate.VOTES), "SIMILARITY .* Accumulate.NONE"),
         (dict(columns=Columns(weights=[1, math.inf, 1, 1])), "weights must be finite"),
         (dict(columns=Columns(weights=1e39)), "weights must be finite in float32, got 1e"),
         (dict(columns=Columns(tau=-math.inf)), "tau must be finite"),

@@ -14,8 +14,8 @@ from tests.models import inputs_for, tiny_model
 from tests.policies.examples import EXAMPLES
 from tests.traces.made import learned_trace
 
-ELSEWHERE = {"mue", "eenet", "jei-dnn"}
-"""They read similarities, or hold networks: they have tests of their own."""
+ELSEWHERE = {"eenet", "jei-dnn"}
+"""They hold networks, and have tests of their own."""
 OURS = {
     name: cls
     for name, cls in _REGISTRY.items()
@@ -44,7 +44,7 @@ def test_it_goes_through_json_and_back(policy):
 
 def test_all_go_through_a_saved_model(tmp_path):
     model = tiny_model(scorer_row=True)
-    last = {policy.name: policy for policy in EXAMPLES}  # a model holds one of each name
+    last = {p.name: p for p in EXAMPLES if p.name != "mue"}  # a model holds one of each name
     for policy in last.values():
         model.set_policy(policy)
     model.save_pretrained(tmp_path)
@@ -73,7 +73,7 @@ def recorded():
 
 
 @pytest.mark.parametrize("impl", ["reference", "cpp"])
-@pytest.mark.parametrize("policy", EXAMPLES, **ids)
+@pytest.mark.parametrize("policy", [p for p in EXAMPLES if p.name != "mue"], **ids)
 def test_a_compiled_model_does_what_is_simulated(recorded, policy, impl):
     model, inputs, trace = recorded
     wanted = simulate(policy, trace)
@@ -89,7 +89,7 @@ def test_a_compiled_model_does_what_is_simulated(recorded, policy, impl):
         assert len(wanted.exit.unique()) > 1
 
 
-@pytest.mark.parametrize("name", sorted(OURS.keys() - {"never"}))
+@pytest.mark.parametrize("name", sorted(OURS.keys() - {"never", "mue"}))
 @pytest.mark.parametrize("exits", [1, 3])
 def test_it_is_calibrated_by_name(name, exits):
     trace = learned_trace(exits=exits, samples=50)

@@ -77,6 +77,15 @@ def test_another_model_or_other_data_are_recorded(kept, change):
     assert len(recorded) == 1
 
 
+def test_what_policies_may_ask_for_is_kept_where_the_model_has_it(tmp_path):
+    for options in ({}, dict(scorer_row=True), dict(share_head=True), dict(objective="mue")):
+        model = tiny_model(**options)
+        for _ in range(2):  # recorded, then read
+            trace = cached_trace(tmp_path / "trace", model, batches())
+            assert (trace.scores is not None) == ("scorer_row" in options)
+            assert (trace.similarity is not None) == model.config.share_head
+
+
 def test_a_trace_of_unknown_origin_is_recorded_anew(kept):
     path, recorded = kept
     ExitTrace(torch.zeros(4, 3, 3), torch.tensor([0, 1, 2])).save(path)

@@ -85,7 +85,7 @@ class Tempered(Confidence):
     accumulate = Accumulate.TEMPERATURE
 
     def columns(self, num_exits):
-        return Columns(thresholds=0.6, tau=[0.5, 2.0, 1.0, 3.0])
+        return Columns(thresholds=self.threshold, tau=[0.5, 2.0, 1.0, 3.0])
 
 
 @pytest.mark.parametrize(
@@ -95,16 +95,16 @@ class Tempered(Confidence):
         PABEE(1),
         PCEE(1, 0.6),
         Entropy(0.5),
-        Tempered(),
+        Tempered(0.6),
         *(Answering(a) for a in ANSWERS),
         *(Answering(a, last=3) for a in ANSWERS),
     ],
 )
 def test_simulation_is_what_the_exit_step_does(policy):
     trace = random_trace(samples=200)
-    state = ExitState.start(200, 3, 4, votes=policy.recurrence.uses_votes)
-    head = HeadWeights(None, None, torch.eye(3), None)
     used = policy.exits_used(4)
+    state = ExitState.start(200, 3, used[-1], votes=policy.recurrence.uses_votes)
+    head = HeadWeights(None, None, torch.eye(3), None)
     for exit in used:
         exit_step(
             trace.logits[exit - 1], head, policy.table(4)[: used[-1]], state, exit=exit, layer=exit,

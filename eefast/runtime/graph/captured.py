@@ -8,9 +8,9 @@ from typing import Literal
 
 import torch
 
-from eefast.backbones import Backbone, Inputs
+from eefast.backbones import Inputs
 from eefast.ops import ExitState, PackedState, sets_conditionals
-from eefast.runtime.batch import Batch
+from eefast.runtime.batch import Batches
 from eefast.runtime.graph.capturable import Capturable, not_capturable
 from eefast.runtime.graph.device import GraphDevice
 from eefast.runtime.graph.static_inputs import StaticInputs
@@ -34,8 +34,7 @@ class CapturedCall:
 
     Args:
         device: records and replays.
-        backbone: drives the layers.
-        exit_step: the op for `samples` rows.
+        batches: opens the batch that is recorded.
         plan: its stages are recorded; its table is not.
         samples, classes: N, C.
         inputs: buffers, already holding inputs that the warm-up can run on.
@@ -49,20 +48,17 @@ class CapturedCall:
     def __init__(
         self,
         device: GraphDevice,
-        backbone: Backbone,
-        exit_step: Callable[..., None],
+        batches: Batches,
         plan: Plan,
         samples: int,
         classes: int,
         inputs: StaticInputs,
         nodes: Nodes,
     ) -> None:
-        self._backbone = backbone
-        self._exit_step = exit_step
-        self._stages = plan.stages
+        self._batches = batches
+        self._plan = plan
         self._inputs = inputs
         self._nested = nodes == "nested"
-        self._samples = samples
         self._table = plan.table.clone()
         self._state = PackedState(
             samples, classes, len(plan.table), self._table.device, plan.votes, plan.memory
@@ -119,27 +115,25 @@ class CapturedCall:
     def _issue_all(self, node: Callable[[Stage], AbstractContextManager[None]] | None) -> None:
         self._place = "the embeddings"
         self._state.start()
-        batch = Batch(
-            self._backbone,
-            lambda _: self._exit_step,
-            self._table,
-            self._state.state,
-            self._samples,
-        )
+        stages = self._plan.stages
+        batch = self._batches.of(self._plan, self._table, self._state.state)
+        self._tells = sets_conditionals(batch.op)
         batch.start(self._inputs.tensors)
         with ExitStack() as nodes:
-            for before, stage in zip((None, *self._stages), self._stages, strict=False):
+            for before, stage in zip((None, *stages), stages, strict=False):
                 self._place = f"layers {stage.layers.start} to {stage.layers.stop - 1}"
                 if before is not None and node is not None:
                     if not self._nested:
                         nodes.close()
                     nodes.enter_context(node(before))
                 batch.run(stage)
+        self._place = "the answers"
+        batch.finish()
 
     def _node(self, before: Stage) -> AbstractContextManager[None]:
         """The node of what is to be done if a sample runs after a stage."""
         state, row = self._state.state, before.exit - 1
         handle = None
-        if state.control is not None and sets_conditionals(self._exit_step):
+        if state.control is not None and self._tells:
             handle = state.control[row, 1]
         return self._capture.only_if(state.running[row], handle)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from eefast.backbones import Backbone, Inputs
-from eefast.ops import ExitState, Impl, implementation
-from eefast.runtime.batch import check_devices
+from eefast.ops import ExitState, Impl
+from eefast.runtime.batch import Batches, check_devices
 from eefast.runtime.graph.buckets import LengthBuckets
 from eefast.runtime.graph.captured import CapturedCall, Nodes
 from eefast.runtime.graph.cuda import BackEnd, CudaGraphDevice
@@ -91,11 +91,10 @@ class GraphRuntime:
             )
         if length_buckets is not None and not backbone.padding:
             raise ValueError("length_buckets: the model has no tokens to pad")
-        implementation(impl, backbone.device, backbone.dtype, classes=num_classes)
+        self._batches = Batches(backbone, num_classes, impl)
         self._on = backbone.device
         self._backbone = backbone
         self._num_classes = num_classes
-        self._impl = impl
         self._buckets = LengthBuckets(length_buckets, backbone.max_length)
         self._memory_limit = memory_limit
         self._nodes = nodes
@@ -173,14 +172,16 @@ class GraphRuntime:
         length: int | None,
         shape: tuple[Form, ...],
     ) -> CapturedCall:
-        backbone, classes = self._backbone, self._num_classes
-        buffers = StaticInputs(backbone, shape, self._on)
+        buffers = StaticInputs(self._backbone, shape, self._on)
         buffers.write(inputs, length)
-        exit_step = implementation(
-            self._impl, self._on, backbone.dtype, rows=samples, classes=classes
-        )
         return CapturedCall(
-            self._device, backbone, exit_step, plan, samples, classes, buffers, self._nodes
+            self._device,
+            self._batches,
+            plan,
+            samples,
+            self._num_classes,
+            buffers,
+            self._nodes,
         )
 
     def _make_room(self) -> None:
@@ -226,6 +227,7 @@ class GraphRuntime:
                     (s.layers, s.exit, s.step, _addresses((*s.head, s.scorer))) for s in plan.stages
                 ),
                 plan.table.shape,
+                plan.similarity,
                 model.config._attn_implementation,
             )
             self._layout = (plan, layout)

@@ -5,7 +5,7 @@ import torch
 from eefast.multi_exit import MultiExitModel
 from eefast.ops import ExitState, implementation
 from eefast.policies import Policy
-from eefast.runtime.batch import Batch
+from eefast.runtime.batch import Batches
 from tests.models import plan_for
 from tests.runtime.graph.stand_in import StandInDevice
 
@@ -15,13 +15,13 @@ def eager(model: MultiExitModel, policy: Policy, inputs: dict) -> ExitState:
     """The same call, layer by layer, with a question after every exit."""
     plan = plan_for(policy, model)
     state = ExitState.start(len(inputs["attention_mask"]), model.num_classes, len(plan.table))
-    step = implementation("cpp", "cpu", model.dtype)
-    batch = Batch(model.layers, lambda _: step, plan.table, state, len(state.score))
+    batch = Batches(model.layers, model.num_classes, "cpp").of(plan, plan.table, state)
     batch.start(inputs)
     for stage in plan.stages:
         batch.run(stage)
         if not state.running[stage.exit - 1]:
             break
+    batch.finish()
     return state
 
 
