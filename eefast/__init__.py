@@ -8,7 +8,15 @@ from eefast.checkpoints import load_checkpoint
 from eefast.config import MultiExitConfig
 from eefast.multi_exit import MultiExitModel, MultiExitOutput
 from eefast.runtime import CompiledModel, EarlyExitOutput, RuntimeStats, compile
-from eefast.traces import ExitTrace, Simulation, pareto_front, record_trace, simulate, trade_off
+from eefast.traces import (
+    ExitTrace,
+    Simulation,
+    oracle,
+    pareto_front,
+    record_trace,
+    simulate,
+    trade_off,
+)
 
 __version__ = "0.1.0"
 
@@ -28,6 +36,7 @@ __all__ = [
     "calibrate",
     "compile",
     "load_checkpoint",
+    "oracle",
     "pareto_front",
     "pipelines",
     "policies",

@@ -7,16 +7,26 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from eefast.calibration.beem import calibrate_beem
+from eefast.calibration.beem_theorem import theorem_condition
 from eefast.calibration.costs import Costs
 from eefast.calibration.expectation import expectation
 from eefast.calibration.goal import Goal
+from eefast.calibration.msdnet import calibrate_msdnet
+from eefast.calibration.righttool import calibrate_righttool
 from eefast.calibration.search import search
+from eefast.calibration.ztw import calibrate_ztw
 from eefast.policies import Policy, policy_class
 from eefast.traces import ExitTrace, simulate
+from eefast.traces.metrics import check_metric
 
-__all__ = ["Costs", "Goal", "calibrate"]
+__all__ = ["Costs", "Goal", "calibrate", "theorem_condition"]
 
-_RECIPES: dict[str, Callable[..., Policy]] = {"beem": calibrate_beem}
+_RECIPES: dict[str, Callable[..., Policy]] = {
+    "beem": calibrate_beem,
+    "msdnet": calibrate_msdnet,
+    "righttool": calibrate_righttool,
+    "ztw": calibrate_ztw,
+}
 """Papers that choose their numbers in another way than by trying settings: recipe(trace, goal)."""
 
 
@@ -81,9 +91,10 @@ def calibrate(
         if numbers is not None and numbers.isnan().any():
             raise ValueError(f"the trace holds NaN {what}: the model's training has diverged")
     goal = Goal(target_speedup, max_accuracy_drop, budget, costs, metric)
+    check_metric(metric, trace.num_classes)
     recipe = _RECIPES.get(policy.name)
     chosen = recipe(trace, goal, **options) if recipe else search(policy, trace, goal, **options)
     outcome = simulate(chosen, trace)
     chosen = dataclasses.replace(chosen, num_exits=trace.num_exits, num_classes=trace.num_classes)
-    # What is expected is an accuracy, which a regression has not.
-    return chosen.expecting(expectation(outcome) if trace.num_classes > 1 else None)
+    # Regression has no accuracy to expect.
+    return chosen if trace.num_classes == 1 else chosen.expecting(expectation(outcome))

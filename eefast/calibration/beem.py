@@ -28,6 +28,7 @@ def calibrate_beem(
     thresholds: Literal["error-rate", "search"] | None = None,
     space: Values | None = None,
     cost: float | None = None,
+    count: Literal["running", "independent"] = "running",
 ) -> BEEM:
     """BEEM's weights and thresholds from a trace of validation data.
 
@@ -43,6 +44,7 @@ def calibrate_beem(
         space: thresholds to choose from. Unless given the paper's; with a limit 20 L ones, evenly
             spaced up to the highest score there can be.
         cost: lambda of "cost"; 1 / L unless given.
+        count: whom the error rate of an exit counts, see `error_rate_thresholds`.
 
     Raises:
         ValueError: an argument outside its choices, arguments that contradict each other, an
@@ -61,6 +63,10 @@ def calibrate_beem(
         thresholds = "error-rate" if goal == Goal() else "search"
     if thresholds not in ("error-rate", "search"):
         raise ValueError(f"thresholds must be 'error-rate' or 'search', got {thresholds!r}")
+    if count not in ("running", "independent"):
+        raise ValueError(f"count must be 'running' or 'independent', got {count!r}")
+    if count != "running" and thresholds == "search":
+        raise ValueError(f"count={count!r} goes with thresholds='error-rate' (Eq. 3), not 'search'")
     if space is not None:
         space = numbers("calibrate", "space", space, -math.inf)
         if not isinstance(space, Sequence):
@@ -74,7 +80,8 @@ def calibrate_beem(
                 f"{goal} goes with thresholds='search', got thresholds='error-rate' (Eq. 3)"
             )
         space = space or ERROR_RATE_SPACE
-        return dataclasses.replace(start, thresholds=error_rate_thresholds(start, trace, space))
+        found = error_rate_thresholds(start, trace, space, count)
+        return dataclasses.replace(start, thresholds=found)
     if space is None:
         space = _fine_space(start, trace.num_exits) if goal.limited else SEARCH_SPACE
     settings = [dataclasses.replace(start, thresholds=alpha) for alpha in space]
@@ -88,19 +95,25 @@ def _fine_space(policy: BEEM, exits: int) -> tuple[float, ...]:
 
 
 def error_rate_thresholds(
-    policy: BEEM, trace: ExitTrace, space: Sequence[float]
+    policy: BEEM,
+    trace: ExitTrace,
+    space: Sequence[float],
+    count: Literal["running", "independent"] = "running",
 ) -> tuple[float, ...]:
     """Eq. 3: alpha_t = min { alpha in space and {L} : error rate of exit t at alpha <= p }.
 
     The error rate is that of the samples that leave at t, and p is the last exit's over the whole
-    trace. Exits are settled from the first to the last, and exit t counts only the samples that no
-    exit before it has let go. Where no sample would leave, none errs. An exit for which no
-    candidate will do never lets a sample leave.
+    trace. Exits are settled from the first to the last. Where no sample would leave, none errs. An
+    exit for which no candidate will do never lets a sample leave.
 
     Args:
         policy: its weights are used, its thresholds are not.
         trace: validation data.
         space: candidates; L is added.
+        count: "running": exit t counts the samples that no exit before it has let go, those that
+            "exit at t". "independent": all samples whose score reaches the threshold, as the
+            paper's formula of the coverage has it; samples that would have left before then make
+            the exit look better, or worse, than it is for those that it will meet.
     """
     exits = trace.num_exits
     table = policy.table(exits)
@@ -119,5 +132,6 @@ def error_rate_thresholds(
             if (exits_here & wrong).sum() * total <= last_errors * exits_here.sum():
                 break
         chosen.append(float(alpha))
-        running &= ~exits_here
+        if count == "running":
+            running &= ~exits_here
     return (*chosen, 0.0)  # the last exit always answers

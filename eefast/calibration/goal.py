@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 import torch
 
@@ -133,7 +133,7 @@ _LIMITS = {
 
 
 def _quality(outcome: Simulation, metric: str) -> float:
-    value = outcome.accuracy if metric == "accuracy" else cast(Any, outcome).metric(metric)
+    value = outcome.metric(metric)
     return -math.inf if math.isnan(value) else value  # a correlation with a constant
 
 

@@ -100,7 +100,8 @@ class Policy(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if not isinstance(getattr(cls, "name", None), str):
+        # A class that others share needs none: its name begins with an underscore.
+        if not isinstance(getattr(cls, "name", None), str) and not cls.__name__.startswith("_"):
             raise TypeError(f"policy class {cls.__name__} needs a name: name = '...'")
         check_members(cls)
         if "name" in cls.__dict__:

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 class Confidence(Policy):
     """Exit when the highest class probability reaches a threshold: S_i = C_i >= tau.
 
-    MSDNet (Huang et al., ICLR 2018), The Right Tool for the Job (Schwartz et al., ACL 2020), and
-    Shallow-Deep Networks (Kaya et al., ICML 2019) with one deviation: where no exit was confident
-    enough, theirs answers with the most confident of all exits, and this one with the last.
+    The rule of no one paper. `MSDNet`, `RightTool` and `ShallowDeep` are the papers' forms of it.
 
     Args:
         threshold: tau, one number or one per exit; a probability, so above 1 no sample exits early.
@@ -53,10 +51,8 @@ class Confidence(Policy):
 class Entropy(Policy):
     """Exit when the normalised entropy is below a threshold: H_i < tau, as S_i = -H_i > -tau.
 
-    BranchyNet (Teerapittayanon et al., ICPR 2016), DeeBERT (Xin et al., ACL 2020), FastBERT (Liu et
-    al., ACL 2020), ElasticBERT (Liu et al., NAACL 2022; its code has entropy and patience). All but
-    FastBERT measure entropy in nats: divide their thresholds by ln C. FastBERT exits at H <= tau,
-    the others, and this policy, at H < tau.
+    The rule of no one paper. `BranchyNet`, `DeeBERT` and `ElasticBERT` measure entropy in nats, and
+    `FastBERT` leaves at H <= tau.
 
     Args:
         threshold: tau on the entropy over ln C, in [0, 1]; one number or one per exit.
@@ -77,7 +73,7 @@ class Entropy(Policy):
         return cls(0.5)
 
     @classmethod
-    def settings(cls, trace: ExitTrace) -> list[Entropy]:
+    def settings(cls, trace: ExitTrace) -> Sequence[Entropy]:
         """Thresholds from 0.02 to 0.98, the same for all exits."""
         return [cls(tau) for tau in probabilities()]
 

@@ -1,4 +1,4 @@
-"""Voting: every exit so far has one vote."""
+"""EEIC: every exit so far has one vote; or patience."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from eefast.ops import Accumulate, Gain, Keep
 from eefast.policies.base import Columns, Policy
+from eefast.policies.pabee import PABEE
 from eefast.policies.values import Values, number, numbers
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Voting(Policy):
 
     The answer is the class with most votes. The paper leaves ties open: here the most recent
     prediction among the tied classes wins. The logits of the output are the votes. EEIC's other
-    rule, patience, is `PABEE`; the objective "eeic" trains for both.
+    rule is `EEICPatience`; the objective "eeic" trains for both.
 
     Args:
         threshold: delta, one number or one per exit.
@@ -67,3 +68,13 @@ class Voting(Policy):
     def columns(self, num_exits: int) -> Columns:
         weights = [i**-self.exponent for i in range(1, num_exits + 1)]
         return Columns(weights, self.threshold)
+
+
+class EEICPatience(PABEE):
+    """EEIC's other rule (Sun et al., 2021, section 4): PABEE's, over exits trained by "eeic".
+
+    A sample leaves when its prediction has been unchanged for s layers in a row: S_i >= s, where S
+    counts agreements as PABEE's does.
+    """
+
+    name = "eeic-patience"

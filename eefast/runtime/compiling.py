@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -73,6 +74,8 @@ def _named_policy(name: str, model: MultiExitModel) -> Policy:
     if stored is not None:
         return stored
     policy = policy_class(name).default(model.num_exits)
+    # Some thresholds, those in nats, have a meaning for a number of classes only.
+    policy = dataclasses.replace(policy, num_classes=model.num_classes)
     if policy.reads_signals:
         warnings.warn(
             f"the model holds no calibrated policy {name!r}; using the paper's setting, {policy}. "

@@ -16,7 +16,7 @@ from tests.ops.oracle import signals_of
 from tests.traces.made import learned_trace
 
 
-def equation_3(trace, weights, space):
+def equation_3(trace, weights, space, count):
     """Section 3.4, sample by sample."""
     exits, samples, _ = trace.logits.shape
     last = [signals_of(z)[0] for z in trace.logits[-1].tolist()]
@@ -36,17 +36,43 @@ def equation_3(trace, weights, space):
             if not stop or Fraction(sum(wrong[n] for n in stop), len(stop)) <= p:
                 break
         chosen.append(alpha)
-        running -= stop
+        if count == "running":
+            running -= stop
     return [*chosen, 0.0]
 
 
 @settings(max_examples=25)
-@given(st.integers(0, 10**6), st.sampled_from(["accuracy", "cost"]))
-def test_error_rate_thresholds_are_equation_3(seed, weights):
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(["accuracy", "cost"]),
+    st.sampled_from(["running", "independent"]),
+)
+def test_error_rate_thresholds_are_equation_3(seed, weights, count):
     trace = learned_trace(samples=60, seed=seed)
-    policy = calibrate("beem", trace, weights=weights)
-    table = policy.table(5)
-    assert policy.thresholds == tuple(equation_3(trace, table[:, 0].tolist(), ERROR_RATE_SPACE))
+    policy = calibrate("beem", trace, weights=weights, count=count)
+    w = policy.table(5)[:, 0].tolist()
+    assert policy.thresholds == tuple(equation_3(trace, w, ERROR_RATE_SPACE, count))
+
+
+def test_who_is_counted_by_hand():
+    """Exit 1 lets go of its sure samples, rightly; exit 2 has only the others before it."""
+    right, wrong, unsure = [3.0, 0.0], [0.0, 3.0], [0.1, 0.0]
+    logits = torch.tensor([[right] * 8 + [unsure] * 2, [right] * 8 + [wrong] * 2, [right] * 10])
+    labels = torch.zeros(10, dtype=torch.int64)
+    logits[-1, 0], labels[0] = torch.tensor(wrong), 0  # p = 1/10
+    trace = ExitTrace(logits, labels)
+    chosen = [
+        calibrate("beem", trace, weights="cost", cost=1.0, space=[0.9], count=count).thresholds
+        for count in ("running", "independent")
+    ]
+    # Of those who go on, all err at exit 2 (0.95 * 2 < 3: none reach L); of all ten, two do.
+    assert chosen == [(0.9, 3.0, 0.0), (0.9, 3.0, 0.0)]
+    logits[1, 8] = torch.tensor(right)  # now one of two, and one of ten
+    chosen = [
+        calibrate("beem", trace, weights="cost", cost=1.0, space=[0.9], count=count).thresholds
+        for count in ("running", "independent")
+    ]
+    assert chosen == [(0.9, 3.0, 0.0), (0.9, 0.9, 0.0)]
 
 
 def test_weights():
@@ -150,6 +176,9 @@ def test_equation_3_is_a_recipe_of_beem_alone():
     [
         (dict(weights="guess"), "weights must be 'accuracy' or 'cost', got 'guess'"),
         (dict(thresholds="guess"), "thresholds must be 'error-rate' or 'search', got 'guess'"),
+        (dict(count="all"), "count must be 'running' or 'independent', got 'all'"),
+        (dict(count="independent", thresholds="search"), "count='independent' goes with"),
+        (dict(thresholds="error-rate", metric="f1"), "metric=f1 goes with thresholds='search'"),
         (dict(cost=0.1), "cost goes with weights='cost'"),
         (
             dict(thresholds="error-rate", max_accuracy_drop=0.1),

@@ -254,6 +254,8 @@ def test_bad_calls():
             dict(target_speedup=2, max_accuracy_drop=0.005),
             "one of target_speedup, max_accuracy_drop and budget, got target_speedup=2 and max_acc",
         ),
+        (dict(metric="bleu"), "metric must be one of accuracy, f1, matthews with 3 classes, got"),
+        (dict(metric="pearson"), "metric must be one of accuracy, f1, matthews with 3 classes"),
         (dict(budget=-1), r"budget must be in \[0, inf\], got -1"),
         (dict(budget=1, target_speedup=2), "one of .* got target_speedup=2 and budget=1"),
         (dict(costs=[1, 1, 1, 1, 1]), "costs goes with budget"),
@@ -267,7 +269,7 @@ def test_bad_targets(policy, options, words):
         calibrate(policy, learned_trace(), **options)
 
 
-@pytest.mark.parametrize("policy", [*SEARCHED, "beem"])
+@pytest.mark.parametrize("policy", ["pabee", "confidence", "budgeted", "beem"])
 def test_budget_takes_the_best_that_is_cheap_enough(policy):
     """Against layers that cost unequally and exit steps that cost something."""
     trace = learned_trace()
@@ -295,9 +297,33 @@ def changes(chosen, trace):
     return [{n: getattr(s, n) for n in names} for s in type(chosen).settings(trace)]
 
 
+@pytest.mark.parametrize("metric", ["f1", "matthews"])
+@pytest.mark.parametrize("options", [{}, {"target_speedup": 1.5}, {"max_accuracy_drop": 0.1}])
+def test_another_metric_than_accuracy(metric, options):
+    """Most samples are of class 0, and the first exit always says so: accurate, and of no use."""
+    trace = learned_trace(exits=4, classes=2)
+    rare = torch.arange(400) % 8 == 0
+    keep = (trace.labels == 0) | rare
+    logits, labels = trace.logits[:, keep].clone(), trace.labels[keep]
+    logits[0] = torch.tensor([9.0, 0.0])
+    trace = ExitTrace(logits, labels)
+    chosen = calibrate("confidence", trace, metric=metric, **options)
+    outcomes = [simulate(s, trace) for s in Confidence.settings(trace)]
+    last = simulate(Budgeted(4), trace).metric(metric)
+    if "target_speedup" in options:
+        wanted = max(o.metric(metric) for o in outcomes if o.layer_speedup >= 1.5)
+        assert simulate(chosen, trace).metric(metric) == wanted
+    elif options:
+        good = [o.layer_speedup for o in outcomes if o.metric(metric) >= last - 0.1]
+        if good:
+            assert simulate(chosen, trace).layer_speedup == max(good)
+    else:
+        assert simulate(chosen, trace).metric(metric) == max(o.metric(metric) for o in outcomes)
+
+
 def test_costs_may_be_a_list_and_without_them_layers_count():
-    trace = learned_trace(exits=10)
-    for exit in range(1, 11):
+    trace = learned_trace(exits=10, samples=50)
+    for exit in (3, 10):
         chosen = calibrate("budgeted", trace, budget=exit)
         assert chosen == calibrate("budgeted", trace, target_speedup=10 / exit)
         assert chosen == calibrate("budgeted", trace, budget=0.1 * exit, costs=[0.1] * 10)

@@ -22,6 +22,7 @@ def arguments(folder, model_folder):
         ("entropy", {"max_accuracy_drop": 0.5}),
         ("budgeted", {"target_speedup": 2.0}),
         ("beem", {"budget": 1.5}),
+        ("confidence", {"metric": "f1"}),
     ],
 )
 def test_the_policy_is_stored_and_what_to_expect_of_it_is_shown(

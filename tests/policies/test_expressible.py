@@ -44,36 +44,6 @@ def assert_follows(policy, values, threshold, answers, z, q=None, strict=False):
 
 
 @dataclass(frozen=True)
-class Ensemble(Policy):
-    """Zero-time-waste's: the confidence of a weighted geometric mean of all exits so far."""
-
-    name = "test-ensemble"
-    keep, gain, accumulate = Keep.NEVER, Gain.CONFIDENCE, Accumulate.LOG_PROBABILITIES
-
-    weights: tuple[float, ...]
-    threshold: float
-
-    def columns(self, num_exits):
-        return Columns(thresholds=self.threshold, tau=self.weights)
-
-
-@given(sample, st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=EXITS, max_size=EXITS))
-def test_an_ensemble(z, weights):
-    values, answers = [], []
-    for i in range(1, EXITS + 1):
-        total = sum(weights[:i])
-        p = [1.0] * CLASSES
-        for row, weight in zip(z[:i], weights, strict=False):
-            own = torch.tensor(row, dtype=torch.float64).softmax(-1).tolist()
-            p = [a * b ** (weight / total) if total else b for a, b in zip(p, own, strict=True)]
-        values.append(max(p) / sum(p))
-        answers.append(p.index(max(p)))
-        if sorted(p)[-1] - sorted(p)[-2] < 1e-6 * max(p) and total:
-            return  # which of two equals wins is rounding
-    assert_follows(Ensemble(tuple(weights), 0.7), values, 0.7, answers, z)
-
-
-@dataclass(frozen=True)
 class ShareOfVotes(Policy):
     """The majority's share of the votes, as long as it does not change."""
 
@@ -98,26 +68,6 @@ def test_agreement_and_confidence_are_the_majoritys(z):
         values.append(score)
         answers.append(majority)
     assert_follows(ShareOfVotes(1.6), values, 1.6, answers, z)
-
-
-@dataclass(frozen=True)
-class Cumulative(Policy):
-    """PALBERT's: the distribution function of an exit drawn with probability q at each."""
-
-    name = "test-cumulative"
-    keep, gain, scorer, strict = Keep.NOT_SCORE, Gain.SCORE, ScorerKind.ROW, True
-
-    threshold: float = 0.5
-
-    def columns(self, num_exits):
-        return Columns(thresholds=self.threshold)
-
-
-@given(sample, scores)
-def test_a_distribution_function(z, q):
-    values = [1 - math.prod(1 - value for value in q[:i]) for i in range(1, EXITS + 1)]
-    answers = [row.index(max(row)) for row in z]
-    assert_follows(Cumulative(), values, 0.5, answers, z, q, strict=True)
 
 
 @dataclass(frozen=True, eq=False)

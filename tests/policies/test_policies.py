@@ -1,125 +1,41 @@
-"""Each policy against its paper's rule written out for one sample, and the shared machinery."""
+"""What all policies share: names, numbers, kinds, descriptions, and their errors."""
 
-import json
 import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from eefast import ExitTrace, simulate
 from eefast.policies import (
     BEEM,
     PABEE,
     PCEE,
+    ZTW,
     BERxiT,
+    BranchyNet,
     Budgeted,
     Columns,
     Confidence,
+    DeeBERT,
+    ElasticBERT,
     Entropy,
     Gain,
     Keep,
-    MuE,
     Never,
+    PCEEv1,
+    PCEEv2,
     Policy,
+    RightTool,
     Voting,
     policy_class,
     policy_from_dict,
 )
 
-EVERY = [
-    BEEM.cost(4, 1.5),
-    BEEM.accuracy([0.5, 0.6, 0.7, 0.8], [1.0, math.inf, 0.5, 0.0]),
-    PABEE(2),
-    PCEE(2, 0.4),
-    PCEE(1, 0.9, "confidence"),
-    Entropy(0.3),
-    Confidence([0.9, 0.8, 0.7, 0.6]),
-    Budgeted(3),
-    Never(),
-    Voting(3, 0.25),
-    Voting([1, 2, 2.5, 3]),
-    BERxiT(0.8),
-    MuE([0.9, math.inf, 0.5, 0.0]),
-]
-
-
-@st.composite
-def sample(draw):
-    """Predictions and signals of one sample at four exits, apart from the thresholds used below."""
-    z = torch.tensor(
-        draw(
-            st.lists(
-                st.lists(st.floats(-4, 4, width=16), min_size=3, max_size=3),
-                min_size=4,
-                max_size=4,
-            )
-        )
-    )
-    p = z.double().softmax(-1)
-    entropy = -(p * p.log()).sum(-1) / math.log(3)
-    confidence = p.amax(-1)
-    return z, z.argmax(-1).tolist(), confidence.tolist(), entropy.tolist()
-
 
 def exit_of(policy, z):
     return simulate(policy, ExitTrace(z[:, None], torch.zeros(1, dtype=torch.int64))).exit.item()
-
-
-def first(conditions):
-    return next((i for i, exits in enumerate(conditions, 1) if exits), 4)
-
-
-def close(values, threshold):
-    return any(abs(value - threshold) < 1e-5 for value in values)
-
-
-@given(sample())
-def test_beem_is_equation_2(case):
-    z, y, c, _ = case
-    w, alpha = [0.25, 0.5, 0.75, 1.0], 0.9
-    s, scores = 0.0, []
-    for i in range(4):
-        s = s + w[i] * c[i] if i and y[i] == y[i - 1] else w[i] * c[i]
-        scores.append(s)
-    if not close(scores, alpha):
-        assert exit_of(BEEM(w, alpha), z) == first(s >= alpha for s in scores)
-
-
-@given(sample(), st.integers(1, 4))
-def test_pabee_counts_agreements(case, patience):
-    z, y, *_ = case
-    streaks = [0]
-    for i in range(1, 4):
-        streaks.append(streaks[-1] + 1 if y[i] == y[i - 1] else 0)
-    assert exit_of(PABEE(patience), z) == first(n >= patience for n in streaks)
-
-
-@given(sample(), st.integers(1, 4))
-def test_pcee_counts_confident_exits_whatever_they_predict(case, patience):
-    z, _, c, h = case
-    for policy, confident in (
-        (PCEE(patience, 0.6), [value < 0.6 for value in h]),
-        (PCEE(patience, 0.7, "confidence"), [value > 0.7 for value in c]),
-    ):
-        if close(h, 0.6) or close(c, 0.7):
-            return
-        streaks = [0]
-        for yes in confident:
-            streaks.append(streaks[-1] + 1 if yes else 0)
-        assert exit_of(policy, z) == first(n >= patience for n in streaks[1:])
-
-
-@given(sample())
-def test_thresholds_on_confidence_and_entropy(case):
-    z, _, c, h = case
-    if not close(c, 0.7):
-        assert exit_of(Confidence(0.7), z) == first(value >= 0.7 for value in c)
-    if not close(h, 0.5):
-        assert exit_of(Entropy(0.5), z) == first(value < 0.5 for value in h)
 
 
 def test_the_earliest_exits_are_the_papers():
@@ -127,13 +43,6 @@ def test_the_earliest_exits_are_the_papers():
     assert exit_of(PABEE(2), agree_and_sure) == 3
     assert exit_of(PABEE(0), agree_and_sure) == 4  # patience 0 runs all layers
     assert exit_of(PCEE(2, 0.5), agree_and_sure) == 2
-
-
-def test_equality_exits_at_confidence_but_not_at_entropy():
-    even = torch.zeros(4, 1, 2)  # confidence 1/2, normalised entropy 1, both exactly
-    trace = ExitTrace(even, torch.zeros(1, dtype=torch.int64))
-    assert simulate(Confidence(0.5), trace).exit.item() == 1
-    assert simulate(Entropy(1.0), trace).exit.item() == 4
 
 
 @pytest.mark.parametrize("exit", [1, 3, 4])
@@ -145,23 +54,6 @@ def test_budgeted_and_never_look_at_one_exit_only(exit):
     assert outcome.exit.tolist() == [exit, exit]
     assert outcome.accuracy == 1
     assert list(policy.exits_used(4)) == [exit]
-
-
-@pytest.mark.parametrize("policy", EVERY, ids=repr)
-def test_to_dict_goes_through_json_and_back(policy):
-    described = json.loads(json.dumps(policy.to_dict(), allow_nan=False))
-    assert policy_from_dict(described) == policy
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["beem", "pabee", "pcee", "entropy", "confidence", "budgeted", "eeic", "berxit", "mue"],
-)
-@pytest.mark.parametrize("exits", [1, 2, 6, 12, 24])
-def test_defaults_fit_any_number_of_exits(name, exits):
-    policy = policy_class(name).default(exits)
-    assert policy.table(exits).shape == (exits, 3)
-    policy.check(exits, 2)
 
 
 def test_scalars_and_one_number_per_exit_are_the_same():
@@ -232,6 +124,17 @@ def test_a_policy_of_your_own_takes_a_few_lines():
         (lambda: PABEE(1, -0.1), "tolerance must be in"),
         (lambda: replace(PABEE(1), num_exits=3).check(4, 2), "calibrated for 3 exits, got 4"),
         (lambda: Voting(-1), "threshold must be in"),
+        (lambda: DeeBERT(0.3).table(4), r"nats needs num_classes.*DeeBERT\(0.3, num_classes=2\)"),
+        (lambda: BranchyNet([0.3], num_classes=1).table(1), "num_classes, 2 or more, got 1"),
+        (lambda: DeeBERT(0.3, num_classes=2).check(4, 3), "calibrated for 2 classes, got 3"),
+        (lambda: ElasticBERT(), "give threshold or patience, got threshold=None and patience=None"),
+        (lambda: ElasticBERT(0.3, 2), "give threshold or patience, got threshold=0.3"),
+        (lambda: ElasticBERT(patience=-1), "patience must be a whole number"),
+        (lambda: RightTool(0.5, 0), "temperatures must be in"),
+        (lambda: ZTW(0.5, -1), "weights must be in"),
+        (lambda: ZTW(0.5, 1, 1), "plain_last must be True or False, got 1"),
+        (lambda: PCEEv1(1, 0.5, ensemble="some"), "ensemble must be None, 'streak' or 'all', got"),
+        (lambda: PCEEv2(1, 0.5).check(4, 3, learned_scores=False), "'pcee-v2' reads learned"),
         (lambda: Voting(2, 1.0), r"exponent must be in \[0, 1\], got 1.0"),
         (lambda: BERxiT("high"), "threshold must be a number"),
         (lambda: BERxiT(0.5).check(4, 3, learned_scores=False), "'berxit' reads learned scores"),
@@ -281,6 +184,7 @@ def test_a_policy_needs_a_name_of_its_own():
 
     with pytest.raises(ValueError, match="Careful needs a name of its own"):
         Careful(1).to_dict()
+    type("_Base", (Policy,), {})  # a base of others needs none
     with pytest.raises(TypeError, match="Nameless needs a name"):
 
         class Nameless(Policy):
