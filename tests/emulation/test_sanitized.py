@@ -34,6 +34,8 @@ def call(
 ):  # fmt: skip
     """A call in which nothing is larger than it has to be."""
     network = kind is ScorerKind.NETWORK
+    # With one class AGREE compares outputs, and takes no accumulator.
+    keep = keep_of(accumulate, Keep.ALWAYS if c == 1 and accumulate else Keep.AGREE)
     votes = Recurrence(0, 0, False, accumulate, kind).uses_votes
     state = ExitState.start(rows + 1, c, 2, votes=votes, memory=bool(kind))
     state.exit_layer[1 : 1 + exited] = 1
@@ -46,7 +48,7 @@ def call(
         offsets = torch.arange(rows) * tokens + tokens - 1
     return prepare(
         hidden, head, table_of(2, threshold=0.6), state, exit=exit, layer=exit,
-        keep=keep_of(accumulate), gain=Gain.CONFIDENCE, rows=samples, offsets=offsets,
+        keep=keep, gain=Gain.CONFIDENCE, rows=samples, offsets=offsets,
         accumulate=accumulate, scorer_kind=kind, scorer=scorer,
     )  # fmt: skip
 
