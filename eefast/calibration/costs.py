@@ -1,0 +1,91 @@
+"""`Costs`: what layers and exit steps cost, in a unit of your choice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eefast.files import write_whole
+from eefast.policies import Policy
+from eefast.policies.values import number
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Cost of each layer and of each exit step: counts, FLOPs, or measured milliseconds.
+
+    Args:
+        layers: of each layer up to the last exit's, 0 or more.
+        exits: of each exit step (head and decision), 0 or more; (): they cost nothing.
+        unit: what the numbers count, such as "layers", "FLOPs" or "ms".
+
+    Raises:
+        ValueError: something else than such numbers, or a unit that is no text.
+    """
+
+    layers: tuple[float, ...]
+    exits: tuple[float, ...] = ()
+    unit: str = "layers"
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "exits"):
+            values = getattr(self, name)
+            if not isinstance(values, Sequence) or isinstance(values, str):
+                raise ValueError(f"costs: {name} must be a list of numbers, got {values!r}")
+            values = tuple(number("costs", name, value, 0) for value in values)
+            object.__setattr__(self, name, values)
+        if not isinstance(self.unit, str):
+            raise ValueError(f"costs: unit must be a text, got {self.unit!r}")
+
+    def of_leaving(self, policy: Policy, exit_layers: Sequence[int]) -> Tensor:
+        """Cost of a sample that leaves at each exit, [L] float64: layers and exit steps up to it.
+
+        Only the exit steps that the policy computes count.
+
+        Args:
+            policy: says which exits are computed (`Policy.exits_used`).
+            exit_layers: the 1-based layer of each exit.
+
+        Raises:
+            ValueError: costs of another number of layers or exits.
+        """
+        exits = len(exit_layers)
+        if len(self.layers) != exit_layers[-1] or len(self.exits) not in (0, exits):
+            raise ValueError(
+                f"costs must hold {exit_layers[-1]} layers and {exits} exits (or none), got "
+                f"{len(self.layers)} and {len(self.exits)}"
+            )
+        f64, cpu = torch.float64, "cpu"
+        layers = torch.tensor(self.layers, dtype=f64, device=cpu).cumsum(0)
+        steps = torch.zeros(exits, dtype=f64, device=cpu)
+        for exit in policy.exits_used(exits) if self.exits else ():
+            steps[exit - 1] = self.exits[exit - 1]
+        return layers[[layer - 1 for layer in exit_layers]] + steps.cumsum(0)
+
+    def save(self, path: str | Path) -> None:
+        """Write the costs to a JSON file, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        write_whole(path, json.dumps(asdict(self), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Costs:
+        """Read costs that `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file holds something else.
+        """
+        try:
+            described: Any = json.loads(Path(path).read_text())
+            return cls(**described)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path} holds no costs: {error}") from None
