@@ -29,6 +29,17 @@ def calibrate(
             "is half a point"
         ),
     ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(help="take the most accurate setting whose samples cost at most this"),
+    ] = None,
+    costs: Annotated[
+        Path | None,
+        typer.Option(help="what a budget counts: a file of `eefast profile`; otherwise layers"),
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="accuracy, f1, matthews, pearson or spearman: what is compared")
+    ] = "accuracy",
     text_column: Annotated[str, typer.Option(help="column of the texts")] = "text",
     label_column: Annotated[str, typer.Option(help="column of the labels")] = "label",
     max_length: Annotated[
@@ -38,14 +49,14 @@ def calibrate(
 ) -> None:
     """Choose a policy's numbers on validation data, and store it with the model.
 
-    With neither a target nor a drop, BEEM is calibrated by its paper's Eq. 3, and any other policy
-    for the highest accuracy. Prints what is to be expected of it, and of the fixed depth that the
-    same rule chooses. Of a dataset by name the validation split is taken. The trace of every exit
-    is kept in the model's folder and used again while model and data are the same.
+    With no target, drop, budget or metric, BEEM is calibrated by its paper's Eq. 3, and any other
+    policy for the highest accuracy. Prints what is to be expected of it, and of the fixed depth
+    that the same rule chooses. Of a dataset by name the validation split is taken. The trace of
+    every exit is kept in the model's folder and used again while model and data are the same.
     """
     from rich.console import Console
 
-    from eefast.calibration import calibrate, check_targets
+    from eefast.calibration import Costs, Goal, calibrate
     from eefast.data import encode, load_table
     from eefast.measure import terminal_table
     from eefast.policies import Budgeted, policy_class
@@ -55,7 +66,14 @@ def calibrate(
     from eefast_cli.common import load, warn_of_exits_at_chance
 
     chosen_class = policy_class(policy)
-    check_targets(target_speedup, max_accuracy_drop)
+    rule: dict[str, Any] = {
+        "target_speedup": target_speedup,
+        "max_accuracy_drop": max_accuracy_drop,
+        "budget": budget,
+        "costs": None if costs is None else Costs.load(costs),
+        "metric": metric,
+    }
+    Goal(**rule)  # says what is wrong before anything is recorded
     multi_exit, tokenizer = load(model)
     max_length = longest_text(multi_exit, tokenizer, max_length)
     table = load_table(data, "validation", text_column, label_column)
@@ -68,7 +86,6 @@ def calibrate(
         batches(encoded, tokenizer),
         progress=sys.stderr.isatty(),
     )
-    rule = {"target_speedup": target_speedup, "max_accuracy_drop": max_accuracy_drop}
     chosen = calibrate(chosen_class, trace, **rule)
     fixed = calibrate(Budgeted, trace, **rule)
     full = calibrate(Budgeted, trace, space=[Budgeted(trace.num_exits)])

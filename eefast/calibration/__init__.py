@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from eefast.calibration.beem import calibrate_beem
+from eefast.calibration.costs import Costs
 from eefast.calibration.expectation import expectation
-from eefast.calibration.search import best, check_targets, search
+from eefast.calibration.goal import Goal
+from eefast.calibration.search import search
 from eefast.policies import Policy, policy_class
 from eefast.traces import ExitTrace, simulate
 
-__all__ = ["best", "calibrate", "check_targets"]
+__all__ = ["Costs", "Goal", "calibrate"]
 
 _RECIPES: dict[str, Callable[..., Policy]] = {"beem": calibrate_beem}
-"""Papers that choose their numbers in another way than by trying settings."""
+"""Papers that choose their numbers in another way than by trying settings: recipe(trace, goal)."""
 
 
 def calibrate(
@@ -24,14 +26,19 @@ def calibrate(
     *,
     target_speedup: float | None = None,
     max_accuracy_drop: float | None = None,
+    budget: float | None = None,
+    costs: Costs | Sequence[float] | None = None,
+    metric: str = "accuracy",
     **options: Any,
 ) -> Policy:
     """A policy whose weights and thresholds are chosen on validation data. Deterministic.
 
         calibrate("pabee", trace, target_speedup=2)         # the most accurate at 2x or faster
         calibrate("beem", trace, max_accuracy_drop=0.005)   # the fastest that loses half a point
+        calibrate("msdnet", trace, budget=4.5)              # the most accurate for 4.5 layers
+        calibrate("pcee", trace, budget=9, costs=Costs.load("costs.json"))    # ... for 9 ms
 
-    With neither of the two, "beem" is calibrated by its paper's Eq. 3, and any other policy for the
+    With none of the three, "beem" is calibrated by its paper's Eq. 3, and any other policy for the
     highest accuracy, among equals for the highest speed-up. What is to be expected of the result
     stands in its `expected` (see `eefast.policies.Expected`).
 
@@ -44,13 +51,20 @@ def calibrate(
         max_accuracy_drop: the fastest setting whose accuracy on the trace is at most this far
             below the last exit's; 0.005 is half a point. If none is that good, the most accurate
             one is taken, and a warning is logged.
+        budget: the most accurate setting whose mean cost per sample on the trace is at most this,
+            in the unit of `costs`. Among equals the cheapest.
+        costs: what leaving costs: `Costs` of layers and exit steps (`eefast profile` measures them
+            in milliseconds), or one number per layer, FLOPs for instance. Goes with `budget`; None:
+            the trace's, which are layers unless the model says otherwise.
+        metric: what stands for accuracy above: "accuracy", "f1", "matthews", "pearson" or
+            "spearman" (see `Simulation.metric`).
         **options: `space`, the settings to choose from, instead of `Policy.settings(trace)`; for
             "beem" thresholds, and further options (see `eefast.calibration.beem.calibrate_beem`).
 
     Raises:
         ValueError: an unknown policy, one without settings, a trace that is empty, holds NaN or
-            lacks what the policy reads, options out of range, both targets at once, or a speed-up
-            that no setting reaches.
+            lacks what the policy reads, options out of range, several limits at once, an unknown
+            metric, or a limit that no setting keeps.
         TypeError: neither a name nor a policy class, no trace, or options that the policy's
             calibration does not have.
     """
@@ -65,9 +79,9 @@ def calibrate(
     for what, numbers in (("logits", trace.logits), ("scores", trace.scores)):
         if numbers is not None and numbers.isnan().any():
             raise ValueError(f"the trace holds NaN {what}: the model's training has diverged")
-    options |= {"target_speedup": target_speedup, "max_accuracy_drop": max_accuracy_drop}
+    goal = Goal(target_speedup, max_accuracy_drop, budget, costs, metric)
     recipe = _RECIPES.get(policy.name)
-    chosen = recipe(trace, **options) if recipe else search(policy, trace, **options)
+    chosen = recipe(trace, goal, **options) if recipe else search(policy, trace, goal, **options)
     outcome = simulate(chosen, trace)
     chosen = dataclasses.replace(chosen, num_exits=trace.num_exits, num_classes=trace.num_classes)
     return chosen.expecting(expectation(outcome))

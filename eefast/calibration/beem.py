@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from eefast.calibration.search import best
+from eefast.calibration.goal import Goal
 from eefast.ops import reached
 from eefast.policies import BEEM
 from eefast.policies.beem import SEARCH_SPACE
@@ -22,33 +22,31 @@ ERROR_RATE_SPACE = tuple(i / 2 for i in range(1, 11))
 
 def calibrate_beem(
     trace: ExitTrace,
+    goal: Goal,
     *,
     weights: Literal["accuracy", "cost"] = "accuracy",
     thresholds: Literal["error-rate", "search"] | None = None,
     space: Values | None = None,
     cost: float | None = None,
-    target_speedup: float | None = None,
-    max_accuracy_drop: float | None = None,
 ) -> BEEM:
     """BEEM's weights and thresholds from a trace of validation data.
 
     Args:
         trace: every exit's logits on validation data.
+        goal: a limit, or another metric than accuracy, goes with "search".
         weights: "accuracy" (BEEM-A: each exit's accuracy on the trace) or "cost" (BEEM-C:
             lambda * i).
         thresholds: "error-rate" (Eq. 3: for each exit the smallest threshold at which the samples
             that leave there err no more often than the last exit does over all) or "search" (one
-            threshold for all exits: the most accurate, ties: the fastest, or as the next but two
-            arguments say). None: "search" if there is one of them, otherwise "error-rate".
-        space: thresholds to choose from. Unless given the paper's; with `target_speedup` or
-            `max_accuracy_drop` 20 L ones, evenly spaced up to the highest score there can be.
+            threshold for all exits: the best by `goal`). None: "search" if the goal asks for
+            anything, otherwise "error-rate".
+        space: thresholds to choose from. Unless given the paper's; with a limit 20 L ones, evenly
+            spaced up to the highest score there can be.
         cost: lambda of "cost"; 1 / L unless given.
-        target_speedup: see `eefast.calibration.search.best`; not with "error-rate".
-        max_accuracy_drop: likewise.
 
     Raises:
         ValueError: an argument outside its choices, arguments that contradict each other, an
-            empty space, or as `eefast.calibration.search.best`.
+            empty space, or as `Goal.best`.
     """
     if weights not in ("accuracy", "cost"):
         raise ValueError(f"weights must be 'accuracy' or 'cost', got {weights!r}")
@@ -59,10 +57,8 @@ def calibrate_beem(
     else:
         start = BEEM.cost(trace.num_exits, math.inf, cost)
 
-    target = {"target_speedup": target_speedup, "max_accuracy_drop": max_accuracy_drop}
-    aims = any(value is not None for value in target.values())
     if thresholds is None:
-        thresholds = "search" if aims else "error-rate"
+        thresholds = "error-rate" if goal == Goal() else "search"
     if thresholds not in ("error-rate", "search"):
         raise ValueError(f"thresholds must be 'error-rate' or 'search', got {thresholds!r}")
     if space is not None:
@@ -73,17 +69,16 @@ def calibrate_beem(
             raise ValueError("the space to search must hold at least one setting, got none")
 
     if thresholds == "error-rate":
-        if aims:
-            given = ", ".join(f"{k}={v}" for k, v in target.items() if v is not None)
+        if goal != Goal():
             raise ValueError(
-                f"{given} goes with thresholds='search', got thresholds='error-rate' (Eq. 3)"
+                f"{goal} goes with thresholds='search', got thresholds='error-rate' (Eq. 3)"
             )
         space = space or ERROR_RATE_SPACE
         return dataclasses.replace(start, thresholds=error_rate_thresholds(start, trace, space))
     if space is None:
-        space = _fine_space(start, trace.num_exits) if aims else SEARCH_SPACE
+        space = _fine_space(start, trace.num_exits) if goal.limited else SEARCH_SPACE
     settings = [dataclasses.replace(start, thresholds=alpha) for alpha in space]
-    return best(settings, trace, **target)
+    return goal.best(settings, trace)
 
 
 def _fine_space(policy: BEEM, exits: int) -> tuple[float, ...]:

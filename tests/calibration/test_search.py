@@ -1,12 +1,13 @@
 """`calibrate`, and the choice among settings."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
 
 from eefast import ExitTrace, calibrate, simulate
+from eefast.calibration import Costs
 from eefast.policies import (
     BEEM,
     PABEE,
@@ -237,10 +238,53 @@ def test_bad_calls():
         (dict(target_speedup=[2]), r"target_speedup must be a number, got \[2\]"),
         (
             dict(target_speedup=2, max_accuracy_drop=0.005),
-            r"target_speedup or max_accuracy_drop, got both \(2 and 0.005\)",
+            "one of target_speedup, max_accuracy_drop and budget, got target_speedup=2 and max_acc",
         ),
+        (dict(budget=-1), r"budget must be in \[0, inf\], got -1"),
+        (dict(budget=1, target_speedup=2), "one of .* got target_speedup=2 and budget=1"),
+        (dict(costs=[1, 1, 1, 1, 1]), "costs goes with budget"),
+        (dict(budget=2, costs=[1, 1]), "costs must hold 5 layers and 5 exits"),
+        (dict(budget=2, costs="ms"), "layers must be a list of numbers, got 'ms'"),
+        (dict(budget=0.5), r"keeps within budget 0.5 \(layers per sample\) .* takes [12]"),
     ],
 )
 def test_bad_targets(policy, options, words):
     with pytest.raises(ValueError, match=words):
         calibrate(policy, learned_trace(), **options)
+
+
+@pytest.mark.parametrize("policy", [*SEARCHED, "beem"])
+def test_budget_takes_the_best_that_is_cheap_enough(policy):
+    """Against layers that cost unequally and exit steps that cost something."""
+    trace = learned_trace()
+    costs = Costs((1.0, 2.0, 1.0, 4.0, 2.0), (0.5,) * 5, "ms")
+    chosen = calibrate(policy, trace, budget=6, costs=costs)
+    settings = [replace(chosen, **fields) for fields in changes(chosen, trace)]
+    outcomes = []
+    for setting in settings:
+        outcome, cost = simulate(setting, trace), 0.0
+        for exit in outcome.exit.tolist():
+            steps = [i for i in setting.exits_used(5) if i <= exit]
+            cost += sum(costs.layers[:exit]) + sum(costs.exits[i - 1] for i in steps)
+        outcomes.append((outcome.accuracy, -cost / len(trace.labels)))
+    cheap = [outcome for outcome in outcomes if -outcome[1] <= 6]
+    assert len(cheap) < len(outcomes)
+    assert outcomes[settings.index(chosen)] == pytest.approx(max(cheap))
+
+
+def changes(chosen, trace):
+    """The fields of all settings that a search tries."""
+    if isinstance(chosen, BEEM):
+        highest = sum(chosen.weights)
+        return [{"thresholds": highest * i / 100} for i in range(1, 101)] + [{}]
+    names = [f.name for f in fields(chosen) if f.init and not f.kw_only]
+    return [{n: getattr(s, n) for n in names} for s in type(chosen).settings(trace)]
+
+
+def test_costs_may_be_a_list_and_without_them_layers_count():
+    trace = learned_trace(exits=10)
+    for exit in range(1, 11):
+        chosen = calibrate("budgeted", trace, budget=exit)
+        assert chosen == calibrate("budgeted", trace, target_speedup=10 / exit)
+        assert chosen == calibrate("budgeted", trace, budget=0.1 * exit, costs=[0.1] * 10)
+        assert chosen == calibrate("budgeted", replace(trace, costs=(3.0,) * 10), budget=3 * exit)

@@ -21,6 +21,7 @@ def arguments(folder, model_folder):
         ("beem", {"target_speedup": 1.2}),
         ("entropy", {"max_accuracy_drop": 0.5}),
         ("budgeted", {"target_speedup": 2.0}),
+        ("beem", {"budget": 1.5}),
     ],
 )
 def test_the_policy_is_stored_and_what_to_expect_of_it_is_shown(
@@ -75,10 +76,12 @@ def test_learned_scores_are_recorded_for_the_policy_that_reads_them(shell, argum
         (("--policy", "luck"), "unknown policy 'luck'; there are ['beem', 'berxit'"),
         (
             ("--target-speedup", 2, "--max-accuracy-drop", 0.1),
-            "takes target_speedup or max_accuracy_drop, got both",
+            "takes one of target_speedup, max_accuracy_drop and budget, got",
         ),
         (("--target-speedup", 0.5), "target_speedup must be in [1, inf], got 0.5"),
         (("--target-speedup", 3), "'beem' reaches target_speedup 3 on this trace: the fastest"),
+        (("--budget", 0.5), "'beem' keeps within budget 0.5 (layers per sample)"),
+        (("--budget", 1, "--costs", "nowhere.json"), "nowhere.json"),
         (("--max-accuracy-drop", "nan"), "max_accuracy_drop must be in [0, 1], got nan"),
         (("--policy", "never"), "'never' does not say which settings to try"),
         (("--policy", "berxit"), "'berxit' reads learned scores and got none"),
