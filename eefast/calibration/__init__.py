@@ -8,6 +8,7 @@ from typing import Any
 
 from eefast.calibration.beem import calibrate_beem
 from eefast.calibration.costs import Costs
+from eefast.calibration.eenet import calibrate_eenet
 from eefast.calibration.expectation import expectation
 from eefast.calibration.goal import Goal
 from eefast.calibration.search import search
@@ -16,7 +17,10 @@ from eefast.traces import ExitTrace, simulate
 
 __all__ = ["Costs", "Goal", "calibrate"]
 
-_RECIPES: dict[str, Callable[..., Policy]] = {"beem": calibrate_beem}
+_RECIPES: dict[str, Callable[..., Policy]] = {
+    "beem": calibrate_beem,
+    "eenet": calibrate_eenet,
+}
 """Papers that choose their numbers in another way than by trying settings: recipe(trace, goal)."""
 
 

@@ -4,6 +4,7 @@ from eefast.ops import Accumulate, Gain, Keep, ScorerKind
 from eefast.policies.base import Columns, Policy, policy_class, policy_from_dict
 from eefast.policies.beem import BEEM
 from eefast.policies.berxit import BERxiT
+from eefast.policies.eenet import EENet
 from eefast.policies.expected import Expected
 from eefast.policies.fixed import Budgeted, Never
 from eefast.policies.pabee import PABEE
@@ -21,6 +22,7 @@ __all__ = [
     "Budgeted",
     "Columns",
     "Confidence",
+    "EENet",
     "Entropy",
     "Expected",
     "Gain",
