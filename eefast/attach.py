@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from eefast.backbones import base_model_of, has_adapter, study
@@ -97,6 +98,8 @@ def attach_exits(
             warnings.warn(f"{what}: all exits start anew", stacklevel=2)
     attached = MultiExitModel(config, backbone)
     attached.heads.to(backbone.device, backbone.dtype)
+    if isinstance(attached.objective, nn.Module):
+        attached.objective.to(backbone.device)
     attached.train(model.training)
     if found is not None and fits and init != "fresh":
         exits = range(1, attached.num_exits + 1) if init == "copy" else [attached.num_exits]

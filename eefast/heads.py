@@ -118,6 +118,12 @@ class ExitHeads(nn.Module):
         detached = [None if w is None else w.detach() for w in (*pooler_weights, weight, bias)]
         return HeadWeights(*detached)  # type: ignore[arg-type]
 
+    def parameters_of(self, exit: int) -> list[nn.Parameter]:
+        """Of the pooler, if there is one, and the classifier of one exit (1-based)."""
+        pooler = self._pooler(exit)
+        of_pooler = [] if pooler is None else list(pooler.parameters())
+        return [*of_pooler, *self.classifiers[exit - 1].parameters()]
+
     def _pooler(self, exit: int) -> nn.Module | None:
         if not self.poolers:
             return None

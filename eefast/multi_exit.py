@@ -13,7 +13,7 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoModel,
     AutoModelForAudioClassification,
@@ -41,7 +41,9 @@ from eefast.labels import check_labels
 from eefast.policies import Policy, policy_from_dict
 from eefast.policies.files import POLICY_TENSORS, load_policy_tensors, save_policy_tensors
 from eefast.short_repr import ShortRepr
-from eefast.training import objective
+from eefast.training import Exits, Stage, objective
+from eefast.training.gradients import scaled_gradient
+from eefast.training.stages import loss_of
 
 
 @dataclass(repr=False)
@@ -61,7 +63,8 @@ class MultiExitModel(PreTrainedModel):
     `AutoModelForSequenceClassification.from_pretrained` loads one after `import eefast`.)
 
     With `labels` (integers [B] in [0, C), or numbers if C = 1) the output carries the loss of
-    `config.objective`, so that `transformers.Trainer` trains it as it is. (Trainer's label
+    `config.objective`, so that `transformers.Trainer` trains it as it is; objectives of several
+    stages in a loop over `eefast.training.stages(model)`. (Trainer's label
     smoothing and its `compute_loss_func` replace the objective by a loss of the last exit: do not
     use them.)
     """
@@ -81,9 +84,7 @@ class MultiExitModel(PreTrainedModel):
         if backbone is None:
             backbone = AutoModel.from_config(config.backbone_config)
         else:
-            # post_init below would initialise modules without this mark again.
-            for module in backbone.modules():
-                module._is_hf_initialized = True  # type: ignore[assignment]
+            _keep_values(backbone)
         if config.anatomy is None and not has_adapter(backbone):
             config.anatomy = study(backbone).to_dict()
         self.backbone = _without_pooler(backbone, (config.anatomy or {}).get("norm", ""))
@@ -100,7 +101,11 @@ class MultiExitModel(PreTrainedModel):
             config.head_dropout,
             config.scorer_row,
         )
-        self.objective = objective(config.objective, **config.objective_options)
+        known = Exits(tuple(config.exits), self.layers.costs, self.num_classes)
+        self.objective = objective(config.objective, known, **config.objective_options)
+        if isinstance(self.objective, nn.Module):
+            _keep_values(self.objective)
+        self.stage: Stage | None = None  # set by eefast.training.stages
         self._policy_tensors: dict[str, dict[str, Tensor]] = {}  # by name of the policy
         self.post_init()  # type: ignore[no-untyped-call]
 
@@ -177,13 +182,18 @@ class MultiExitModel(PreTrainedModel):
         except (IndexError, RuntimeError):
             self.layers.check_ids(inputs)
             raise
+        factors = getattr(self.objective, "gradient_factors", lambda exit: (1, 1))
         logits: list[Tensor] = []
         scores: list[Tensor] = []
         for layer in range(1, self.layers.depth + 1):
             hidden = self.layers.layer(layer, hidden, context)
             if layer in self.config.exits:
-                vectors = gathered(*self.layers.readout(layer, hidden, context))
-                exit_logits, score = self.heads(len(logits) + 1, vectors)
+                exit = len(logits) + 1
+                from_head, from_above = factors(exit)
+                read = scaled_gradient(hidden, from_head)
+                hidden = scaled_gradient(hidden, from_above)
+                vectors = gathered(*self.layers.readout(layer, read, context))
+                exit_logits, score = self.heads(exit, vectors)
                 logits.append(exit_logits)
                 if score is not None:
                     scores.append(score)
@@ -191,7 +201,7 @@ class MultiExitModel(PreTrainedModel):
             logits=logits[-1], exit_logits=tuple(logits), exit_scores=tuple(scores) or None
         )
         if labels is not None:
-            output = replace(output, loss=self.objective(output, labels))
+            output = replace(output, loss=loss_of(self, output, labels))
         if return_dict is None:
             return_dict = self.config.return_dict
         return output if return_dict else output.to_tuple()
@@ -273,6 +283,12 @@ class MultiExitModel(PreTrainedModel):
 
 _WHERE = {"cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token"}
 _MUST_BE_EMPTY = ("missing_keys", "mismatched_keys", "unexpected_keys")
+
+
+def _keep_values(part: nn.Module) -> None:
+    """Mark modules as initialised: `post_init` would do it again, with values of its own."""
+    for module in part.modules():
+        module._is_hf_initialized = True  # type: ignore[assignment]
 
 
 def _without_pooler(backbone: PreTrainedModel, norm: str) -> PreTrainedModel:

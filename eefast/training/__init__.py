@@ -5,6 +5,7 @@ from eefast.training.berxit import BERxiT
 from eefast.training.eeic import eeic
 from eefast.training.metrics import exit_accuracies
 from eefast.training.objectives import (
+    Exits,
     Objective,
     beem,
     needs_scores,
@@ -12,16 +13,25 @@ from eefast.training.objectives import (
     register_objective,
     weighted,
 )
+from eefast.training.progress import TrainingProgress
+from eefast.training.stages import Stage, stages
+from eefast.training.two_stage import DeeBERT, FastBERT
 
 __all__ = [
     "BERxiT",
+    "DeeBERT",
+    "Exits",
+    "FastBERT",
     "Objective",
+    "Stage",
+    "TrainingProgress",
     "beem",
     "eeic",
     "exit_accuracies",
     "needs_scores",
     "objective",
     "register_objective",
+    "stages",
     "task_loss",
     "weighted",
 ]

@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 import math
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from transformers import (
 
 from eefast.policies.values import whole
 from eefast.training.metrics import exit_accuracies
+from eefast.training.progress import TrainingProgress
 from eefast.training.run import Run, one_error_of_the_disk
+from eefast.training.stages import stages, stages_of
 
 EVALUATION_BATCH = 64
 
@@ -37,7 +41,7 @@ def fine_tune(
     output_dir: str | Path,
     *,
     validation: Dataset | None = None,
-    epochs: float = 1.0,
+    epochs: float | Sequence[float] = 1.0,
     batch_size: int = 32,
     learning_rate: float = 5e-5,
     seed: int = 0,
@@ -45,9 +49,10 @@ def fine_tune(
 ) -> None:
     """Train a model with its own objective and save it, with the tokenizer, in `output_dir`.
 
-    The last checkpoint is kept in `output_dir/checkpoints`; called again with the same arguments
-    after an interruption, it continues from there. Once the model is saved the checkpoints are
-    removed, and called again it only loads the weights into `model`.
+    An objective of several stages is trained in all of them, one after the other. The last
+    checkpoint (of each stage) is kept in `output_dir/checkpoints`; called again with the same
+    arguments after an interruption, it continues from there. Once the model is saved the
+    checkpoints are removed, and called again it only loads the weights into `model`.
 
     Args:
         model: trained in place.
@@ -55,7 +60,8 @@ def fine_tune(
         train: columns of the tokenizer, and `labels` (see `eefast.data.encode`).
         output_dir: folder of the finished model.
         validation: if given, each exit's accuracy on it is reported after each epoch.
-        epochs: passes over the data.
+        epochs: passes over the data; in each stage, or one number for each of several stages (0: a
+            stage that is left out).
         batch_size: samples a step; batches are made of texts of similar length.
         learning_rate: peak of AdamW's, after a warm-up over a tenth of the steps, then linearly
             down to 0.
@@ -72,14 +78,21 @@ def fine_tune(
     """
     import accelerate  # noqa: F401  (Trainer would say so later, and less clearly)
 
-    for name, value in (("epochs", epochs), ("learning_rate", learning_rate)):
+    count = len(stages_of(model))
+    per_stage: list[Any] = [*epochs] if isinstance(epochs, list | tuple) else [epochs] * count
+    if len(per_stage) != count:
+        raise ValueError(
+            f"epochs must be one number, or {count}: one for each stage of objective "
+            f"{model.config.objective!r}; got {epochs}"
+        )
+    for name, value in (*(("epochs", e) for e in per_stage), ("learning_rate", learning_rate)):
         if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
             raise ValueError(f"{name} must be a finite number, 0 or more; got {value!r}")
     for name, value in (("batch_size", batch_size), ("save_steps", save_steps)):
         whole("fine_tune", name, value, 1)
     for name, encoded in (("train", train), ("validation", validation)):
         _check_lengths(name, encoded, model)
-    run = Run(output_dir)
+    run = Run(output_dir, count)
     made_of = {
         "model": model.config.to_dict(),
         "data": hashlib.sha256(json.dumps(train[:]).encode()).hexdigest(),
@@ -96,9 +109,7 @@ def fine_tune(
         return
     set_seed(seed)
     on_gpu = torch.cuda.is_available()
-    arguments = TrainingArguments(
-        output_dir=str(run.checkpoints),
-        num_train_epochs=epochs,
+    options: dict[str, Any] = dict(
         per_device_train_batch_size=batch_size,
         per_device_eval_batch_size=EVALUATION_BATCH,
         eval_strategy="no" if validation is None else "epoch",
@@ -115,27 +126,34 @@ def fine_tune(
         logging_steps=50,
         report_to="none",
     )
-    trainer = Trainer(
-        model,
-        arguments,
-        DataCollatorWithPadding(tokenizer),
-        train,
-        validation,
-        processing_class=tokenizer,
-        compute_metrics=None if validation is None else exit_accuracies(model),
-    )
-    with one_error_of_the_disk(run.folder):
+    with one_error_of_the_disk(run.folder), closing(stages(model)) as current:
         resume = run.begin(made_of)
         if resume is not None:
             logger.warning("going on from %s", resume)
-        try:
-            trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-        except KeyboardInterrupt:
-            last = run.last_checkpoint()
-            again = "begin anew, no checkpoint yet" if last is None else f"go on from {last}"
-            raise KeyboardInterrupt(f"interrupted; run it again to {again}") from None
-        # Trainer does not unwrap the model's forward from bfloat16 autocast.
-        trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+        for stage, folder, passes in zip(current, run.stages, per_stage, strict=True):
+            if resume is not None and resume.parent != folder:
+                continue  # a later stage has begun with what this one has learned
+            if count > 1:
+                logger.warning("stage %r of %r", stage.name, model.config.objective)
+            trainer = Trainer(
+                model,
+                TrainingArguments(output_dir=str(folder), num_train_epochs=passes, **options),
+                DataCollatorWithPadding(tokenizer),
+                train,
+                validation,
+                processing_class=tokenizer,
+                compute_metrics=None if validation is None else exit_accuracies(model),
+                callbacks=[TrainingProgress()],
+            )
+            try:
+                trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+            except KeyboardInterrupt:
+                last = run.last_checkpoint()
+                again = "begin anew, no checkpoint yet" if last is None else f"go on from {last}"
+                raise KeyboardInterrupt(f"interrupted; run it again to {again}") from None
+            # Trainer does not unwrap the model's forward from bfloat16 autocast.
+            trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+            resume = None
         model.eval()
         run.finish(model, tokenizer, made_of)
 

@@ -10,13 +10,23 @@ and the labels; it returns the loss, a scalar. One of your own:
     eefast.attach_exits(model, objective="first-exit", objective_options={"temperature": 2.0})
 
 An objective that has to remember something between steps is a class: made once per model with the
-options, then called as above.
+options, then called as above. What it may have beside, each only where it is needed:
+
+- a first argument of `__init__`, which gets the model's `Exits`;
+- parameters: a class that is an `nn.Module` belongs to the model, and its parameters are trained,
+  saved and loaded with the model's. (Its tensors are parameters or buffers that are saved; others
+  have no values after `from_pretrained`, which makes models without memory first.)
+- `stages`, instead of the call: what is trained first, and what then (`eefast.training.stages`);
+- `progress`: None, but in training the part of it that is done (`TrainingProgress`);
+- `gradient_factors(exit)`: two numbers by which the gradients are multiplied that reach the layer
+  of an exit (1-based) from the exit's head, and from the layers above.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,34 +40,60 @@ if TYPE_CHECKING:
 Objective = Callable[["MultiExitOutput", Tensor], Tensor]
 """(output: exit_logits, L times [B, C], exit_scores, L times [B] or None; labels [B]) -> loss."""
 
+
+@dataclass(frozen=True)
+class Exits:
+    """What an objective may know of the model that it trains.
+
+    Args:
+        layers: layers with an exit, 1-based, ascending; the last is the backbone's last.
+        costs: relative cost of each layer of the backbone.
+        num_classes: C; 1 for regression.
+    """
+
+    layers: tuple[int, ...]
+    costs: tuple[float, ...]
+    num_classes: int
+
+    @property
+    def count(self) -> int:
+        """Number of exits, L."""
+        return len(self.layers)
+
+
 Made = TypeVar("Made", bound=Callable[..., Any])
 _REGISTRY: dict[str, Callable[..., Any]] = {}
 
 
-def register_objective(name: str) -> Callable[[Made], Made]:
+def register_objective(*names: str) -> Callable[[Made], Made]:
     """Decorator: makes a function or class known as an objective, see the module's docstring.
 
+    Several names: papers that train alike.
+
     Raises:
-        ValueError: another objective has that name.
+        ValueError: another objective has one of the names.
     """
 
     def register(make: Made) -> Made:
-        known = _REGISTRY.get(name)
-        # The same one again is a notebook cell run twice.
-        if known is not None and known.__qualname__ != make.__qualname__:
-            raise ValueError(f"there is an objective named {name!r} already: {known.__qualname__}")
-        _REGISTRY[name] = make
+        for name in names:
+            known = _REGISTRY.get(name)
+            # The same one again is a notebook cell run twice.
+            if known is not None and known.__qualname__ != make.__qualname__:
+                raise ValueError(
+                    f"there is an objective named {name!r} already: {known.__qualname__}"
+                )
+        _REGISTRY.update(dict.fromkeys(names, make))
         return make
 
     return register
 
 
-def objective(name: str, **options: Any) -> Objective:
-    """The objective of that name, with its options.
+def objective(name: str, exits: Exits | None = None, /, **options: Any) -> Objective:
+    """The objective of that name for a model with these exits, with its options.
 
     Raises:
         ValueError: there is none (the message lists those there are), or a bad option.
-        TypeError: an option that it does not have.
+        TypeError: an option that it does not have, or no exits where it needs to know them.
     """
     if name not in _REGISTRY:
         raise ValueError(
@@ -65,15 +101,18 @@ def objective(name: str, **options: Any) -> Objective:
             "it is registered: eefast.training.register_objective)"
         )
     make = _REGISTRY[name]
-    known = [
-        p.name for p in inspect.signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY
-    ]
+    parameters = inspect.signature(make).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     unknown = sorted(options.keys() - set(known))
     if unknown:
         raise TypeError(f"objective {name!r} has no options {unknown}; there are {known}")
-    if inspect.isclass(make):
+    if not inspect.isclass(make):
+        return partial(make, **options)
+    if not any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters):
         return make(**options)  # type: ignore[return-value]
-    return partial(make, **options)
+    if exits is None:
+        raise TypeError(f"objective {name!r} is made for a model: objective({name!r}, Exits(...))")
+    return make(exits, **options)  # type: ignore[call-arg,return-value]
 
 
 def needs_scores(name: str) -> bool:

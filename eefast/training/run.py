@@ -32,11 +32,19 @@ class Run:
 
     Args:
         folder: of the finished model.
+        stages: of the training. Each of several has a folder of its own in `checkpoints`, kept to
+            the end: its last checkpoint is what the next one begins with.
+
+    Attributes:
+        stages: the folders of the stages' checkpoints.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, stages: int = 1) -> None:
         self.folder = Path(folder)
         self.checkpoints = self.folder / "checkpoints"
+        self.stages = [self.checkpoints]
+        if stages > 1:
+            self.stages = [self.checkpoints / f"stage-{i}" for i in range(1, stages + 1)]
         self._begun = self.checkpoints / "run.json"
         self._finished = self.folder / "trained.json"
 
@@ -70,21 +78,21 @@ class Run:
             )
 
     def begin(self, made_of: Mapping[str, Any]) -> Path | None:
-        """Say what is trained here; returns the checkpoint to go on from, None if there is none.
+        """Say what is trained here; returns the last checkpoint, see `last_checkpoint`.
 
         Checkpoints that were not written to their end are removed.
         """
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         write_whole(self._begun, json.dumps(made_of, default=str, indent=2) + "\n")
-        for folder in _numbered(self.checkpoints):
+        for folder in self._written():
             if not _is_complete(folder):
                 logger.warning("%s was not written to its end, and is removed", folder)
                 shutil.rmtree(folder)
         return self.last_checkpoint()
 
     def last_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint."""
-        return max(filter(_is_complete, _numbered(self.checkpoints)), key=_number, default=None)
+        """The newest complete checkpoint of the last stage that has one; None if none has."""
+        return next(filter(_is_complete, reversed(self._written())), None)
 
     def finish(
         self,
@@ -106,6 +114,10 @@ class Run:
         finished = {"made_of": made_of, "files": files}
         write_whole(self._finished, json.dumps(finished, default=str, indent=2) + "\n")
         shutil.rmtree(self.checkpoints)
+
+    def _written(self) -> list[Path]:
+        """All checkpoints, complete or not, the oldest first."""
+        return [folder for stage in self.stages for folder in _numbered(stage)]
 
 
 @contextmanager
@@ -160,11 +172,11 @@ def _flat(described: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _numbered(checkpoints: Path) -> list[Path]:
-    return [f for f in checkpoints.glob("checkpoint-*") if f.name.rpartition("-")[2].isdigit()]
-
-
-def _number(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
+    """The checkpoints in a folder, ascending by their steps."""
+    numbers = {
+        folder: folder.name.rpartition("-")[2] for folder in checkpoints.glob("checkpoint-*")
+    }
+    return sorted((f for f, n in numbers.items() if n.isdigit()), key=lambda f: int(numbers[f]))
 
 
 def _is_complete(checkpoint: Path) -> bool:
