@@ -11,6 +11,7 @@ from eefast.calibration.costs import Costs
 from eefast.calibration.eenet import calibrate_eenet
 from eefast.calibration.expectation import expectation
 from eefast.calibration.goal import Goal
+from eefast.calibration.jei_dnn import calibrate_jei_dnn
 from eefast.calibration.search import search
 from eefast.policies import Policy, policy_class
 from eefast.traces import ExitTrace, simulate
@@ -20,6 +21,7 @@ __all__ = ["Costs", "Goal", "calibrate"]
 _RECIPES: dict[str, Callable[..., Policy]] = {
     "beem": calibrate_beem,
     "eenet": calibrate_eenet,
+    "jei-dnn": calibrate_jei_dnn,
 }
 """Papers that choose their numbers in another way than by trying settings: recipe(trace, goal)."""
 

@@ -7,6 +7,7 @@ from eefast.policies.berxit import BERxiT
 from eefast.policies.eenet import EENet
 from eefast.policies.expected import Expected
 from eefast.policies.fixed import Budgeted, Never
+from eefast.policies.jei_dnn import JEIDNN
 from eefast.policies.pabee import PABEE
 from eefast.policies.pcee import PCEE
 from eefast.policies.threshold import Confidence, Entropy
@@ -15,6 +16,7 @@ from eefast.policies.voting import Voting
 
 __all__ = [
     "BEEM",
+    "JEIDNN",
     "PABEE",
     "PCEE",
     "Accumulate",

@@ -3,6 +3,8 @@
 from eefast.labels import task_loss
 from eefast.training.berxit import BERxiT
 from eefast.training.eeic import eeic
+from eefast.training.jei_dnn import JEIDNN
+from eefast.training.leebert import LeeBERT
 from eefast.training.metrics import exit_accuracies
 from eefast.training.objectives import (
     Exits,
@@ -13,16 +15,24 @@ from eefast.training.objectives import (
     register_objective,
     weighted,
 )
+from eefast.training.palbert import PALBERT
+from eefast.training.pcee import PCEEv2
 from eefast.training.progress import TrainingProgress
 from eefast.training.stages import Stage, stages
 from eefast.training.two_stage import DeeBERT, FastBERT
+from eefast.training.ztw import ZTW
 
 __all__ = [
+    "JEIDNN",
+    "PALBERT",
+    "ZTW",
     "BERxiT",
     "DeeBERT",
     "Exits",
     "FastBERT",
+    "LeeBERT",
     "Objective",
+    "PCEEv2",
     "Stage",
     "TrainingProgress",
     "beem",
