@@ -66,7 +66,7 @@ struct Signals {
   int32_t prediction;
   float confidence;
   float entropy;  // normalised, in [0, 1]
-  bool agrees;    // with the prediction of the exit before
+  bool agrees;    // with the exit before; with one class see `close`
   float score;    // the learned score q, if the policy has a scorer
   float votes;    // of the majority class, if the policy accumulates votes
 };
@@ -84,6 +84,11 @@ EEFAST_HOST_DEVICE inline Signals signals(
   // Rounding may exceed it. Written so that NaN passes through.
   if (entropy > 1.0f) entropy = 1.0f;
   return {logits.argmax, 1.0f / sum, entropy, logits.argmax == previous_prediction, 0.0f, 0.0f};
+}
+
+// With one class, regression, exits agree whose outputs differ by less than tau (PABEE, Eq. 3).
+EEFAST_HOST_DEVICE inline bool close(const Policy& policy, float output, float before) {
+  return fabsf(output - before) < policy.tau;
 }
 
 // ---- accumulators -------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ _OPTIONS = {
     "objective",
     "objective_options",
     "scorer_row",
+    "share_head",
 }
 
 
@@ -32,6 +33,7 @@ def attach_exits(
     exits: Literal["all"] | Sequence[int] = "all",
     head: HeadKind = "linear",
     share_pooler: bool = False,
+    readout: Literal["first", "last", "mean"] | None = None,
     init: Literal["keep", "copy", "fresh"] | None = None,
     **options: Any,
 ) -> MultiExitModel:
@@ -47,12 +49,16 @@ def attach_exits(
         exits: "all", or 1-based layers, ascending, ending with the last layer.
         head: "linear" (D -> C), or "pooler" (dense and tanh, then D -> C).
         share_pooler: one pooler for all exits.
+        readout: what an exit reads of a text's tokens: "first", "last" (that is not padding) or
+            "mean"; None: what the family's own classifier reads. Models that were pretrained with a
+            mean over the tokens, as sentence transformers are, have little in their first token
+            before the last layers.
         init: "keep": the last exit gets a copy of the head that `model` was trained with, and
             answers as `model` does; the others are new. "copy": all exits start from that copy.
             "fresh": all are new. None: "keep", or, if no head of that kind is found in a task
             model, "fresh" with a warning.
         **options: further fields of the config: num_labels, or id2label or label2id, which is its
-            inverse (by default the model's); head_dropout, scorer_row, objective,
+            inverse (by default the model's); head_dropout, scorer_row, share_head, objective,
             objective_options.
 
     Raises:
@@ -76,12 +82,13 @@ def attach_exits(
     if layers is None and exits != "all":
         raise ValueError(f"exits must be 'all' or a list of layers, got {exits!r}")
     anatomy = None if has_adapter(backbone) else study(backbone)
-    found, anatomy = trained_head(model, backbone, anatomy, head)
+    found, anatomy = trained_head(model, backbone, anatomy, head, readout)
     config = MultiExitConfig(
         backbone_config=copy.deepcopy(backbone.config),
         exits=layers,
         head=head,
         share_pooler=share_pooler,
+        readout=readout,
         pad_token_id=getattr(backbone.config, "pad_token_id", None),
         anatomy=None if anatomy is None else anatomy.to_dict(),
         **options,

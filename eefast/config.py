@@ -10,7 +10,7 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 
 from eefast.heads import HeadKind
-from eefast.training import needs_scores
+from eefast.training import needs_scores, needs_shared_head
 
 
 class MultiExitConfig(PretrainedConfig):
@@ -22,11 +22,14 @@ class MultiExitConfig(PretrainedConfig):
             None: after every layer.
         head: "linear" or "pooler" (see `eefast.heads.ExitHeads`).
         share_pooler: one pooler for all exits.
+        readout: what an exit reads of a text's tokens: "first" or "last" (that is not padding), or
+            "mean"; None: what the family's own classifier reads.
         head_dropout: dropout before the classifiers, in training.
         scorer_row: give the heads a learned score (see `eefast.heads.ExitHeads`); None: if the
             objective trains one.
-        objective: name of the training objective, "beem", "weighted", "eeic", "berxit" or one of
-            your own (see `eefast.training`).
+        share_head: one head for all exits; None: if the objective trains one.
+        objective: name of the training objective, a paper's or one of your own (see
+            `eefast.training`).
         objective_options: its options by name.
         policies: stored policies by name, as `Policy.to_dict` describes them.
         anatomy: how a model without an adapter is walked (`Anatomy.to_dict`): found once, by
@@ -55,8 +58,10 @@ class MultiExitConfig(PretrainedConfig):
         exits: Sequence[int] | None = None,
         head: HeadKind = "linear",
         share_pooler: bool = False,
+        readout: str | None = None,
         head_dropout: float = 0.1,
         scorer_row: bool | None = None,
+        share_head: bool | None = None,
         objective: str = "beem",
         objective_options: dict[str, Any] | None = None,
         policies: dict[str, dict[str, Any]] | None = None,
@@ -89,8 +94,10 @@ class MultiExitConfig(PretrainedConfig):
         self.exits = exits
         self.head = head
         self.share_pooler = share_pooler
+        self.readout = readout
         self.head_dropout = head_dropout
         self.scorer_row = needs_scores(objective) if scorer_row is None else scorer_row
+        self.share_head = needs_shared_head(objective) if share_head is None else share_head
         self.objective = objective
         self.objective_options = dict(objective_options or {})
         self.policies = dict(policies or {})

@@ -19,6 +19,8 @@ class ExitHeads(nn.Module):
     "linear": dropout, then D -> C. "pooler": dense D -> D and tanh, dropout, then D -> C, as
     BERT's own pooler and classifier; one pooler per exit, or one shared by all.
 
+    With `share_head` all that is one for all exits, the last one's among them: MuE's way.
+
     With `scorer_row`, one more linear D -> 1, shared by all exits, gives a learned score
     q = sigmoid(w x + b) of what the classifier reads, x: with "linear" the hidden vector, with
     "pooler" the pooled one. For policies with `scorer = ScorerKind.ROW`.
@@ -30,10 +32,11 @@ class ExitHeads(nn.Module):
         share_pooler: one pooler for all exits; only with kind "pooler".
         dropout: probability, in training only.
         scorer_row: whether there is a learned score.
+        share_head: one head for all exits.
 
     Raises:
         ValueError: an unknown kind, or a shared pooler where there is none, or a shared
-            pooler or a scorer where widths differ.
+            pooler, a scorer or a shared head where widths differ.
     """
 
     def __init__(
@@ -44,18 +47,21 @@ class ExitHeads(nn.Module):
         share_pooler: bool = False,
         dropout: float = 0.1,
         scorer_row: bool = False,
+        share_head: bool = False,
     ) -> None:
         super().__init__()
         if kind not in get_args(HeadKind):
             raise ValueError(f"head must be one of {get_args(HeadKind)}, got {kind!r}")
         if share_pooler and kind != "pooler":
             raise ValueError(f"share_pooler needs head='pooler', got head={kind!r}")
-        if len(set(widths)) > 1 and (share_pooler or scorer_row):
-            what = "share_pooler" if share_pooler else "scorer_row"
+        shared = dict(share_pooler=share_pooler, scorer_row=scorer_row, share_head=share_head)
+        what = next((name for name, asked in shared.items() if asked), None)
+        if len(set(widths)) > 1 and what is not None:
             raise ValueError(f"{what} needs exits of one width, got widths {list(widths)}")
-        poolers = [] if kind == "linear" else widths[:1] if share_pooler else widths
+        heads = widths[:1] if share_head else widths
+        poolers = [] if kind == "linear" else widths[:1] if share_pooler else heads
         self.poolers = nn.ModuleList(nn.Linear(width, width) for width in poolers)
-        self.classifiers = nn.ModuleList(nn.Linear(width, num_classes) for width in widths)
+        self.classifiers = nn.ModuleList(nn.Linear(width, num_classes) for width in heads)
         self.scorer = nn.Linear(widths[0], 1) if scorer_row else None
         self.dropout = nn.Dropout(dropout)
 
@@ -70,7 +76,7 @@ class ExitHeads(nn.Module):
             hidden = torch.tanh(pooler(hidden))
         hidden = self.dropout(hidden)
         score = None if self.scorer is None else self.scorer(hidden).squeeze(-1).float().sigmoid()
-        return self.classifiers[exit - 1](hidden), score
+        return _of(self.classifiers, exit)(hidden), score
 
     @torch.no_grad()
     def start_from(self, exit: int, pooler: nn.Linear | None, classifier: nn.Linear) -> None:
@@ -79,7 +85,7 @@ class ExitHeads(nn.Module):
         Raises:
             ValueError: weights of other shapes than the exit's.
         """
-        pairs: list[tuple[Any, nn.Linear]] = [(self.classifiers[exit - 1], classifier)]
+        pairs: list[tuple[Any, nn.Linear]] = [(_of(self.classifiers, exit), classifier)]
         own = self._pooler(exit)
         if own is not None and pooler is not None:
             pairs.append((own, pooler))
@@ -103,7 +109,7 @@ class ExitHeads(nn.Module):
             ValueError: a scorer row of heads that have none.
         """
         pooler: Any = self._pooler(exit)
-        classifier: Any = self.classifiers[exit - 1]
+        classifier: Any = _of(self.classifiers, exit)
         pooler_weights = (None, None) if pooler is None else (pooler.weight, pooler.bias)
         weight, bias = classifier.weight, classifier.bias
         if scorer_row:
@@ -122,9 +128,12 @@ class ExitHeads(nn.Module):
         """Of the pooler, if there is one, and the classifier of one exit (1-based)."""
         pooler = self._pooler(exit)
         of_pooler = [] if pooler is None else list(pooler.parameters())
-        return [*of_pooler, *self.classifiers[exit - 1].parameters()]
+        return [*of_pooler, *_of(self.classifiers, exit).parameters()]
 
     def _pooler(self, exit: int) -> nn.Module | None:
-        if not self.poolers:
-            return None
-        return self.poolers[0 if len(self.poolers) == 1 else exit - 1]
+        return _of(self.poolers, exit) if self.poolers else None
+
+
+def _of(modules: nn.ModuleList, exit: int) -> Any:
+    """That of one exit (1-based), or the one that all share."""
+    return modules[0 if len(modules) == 1 else exit - 1]

@@ -90,7 +90,7 @@ class MultiExitModel(PreTrainedModel):
         self.backbone = _without_pooler(backbone, (config.anatomy or {}).get("norm", ""))
         config.backbone_config = self.backbone.config  # one object: what changes it is saved
         anatomy = None if config.anatomy is None else Anatomy.from_dict(config.anatomy)
-        self.layers = backbone_for(self.backbone, anatomy)
+        self.layers = backbone_for(self.backbone, anatomy, config.readout)
         self.main_input_name = backbone.main_input_name
         config.exits = _checked_exits(config.exits, self.layers.depth)
         self.heads = ExitHeads(
@@ -100,6 +100,7 @@ class MultiExitModel(PreTrainedModel):
             config.share_pooler,
             config.head_dropout,
             config.scorer_row,
+            config.share_head,
         )
         known = Exits(tuple(config.exits), self.layers.costs, self.num_classes)
         self.objective = objective(config.objective, known, **config.objective_options)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from eefast.multi_exit import MultiExitModel
@@ -66,10 +67,13 @@ def _predictions(
             return_tensors="pt",
         )
         out = fast(**batch.to(fast.device))
-        scores = out.logits if out.logits.shape[1] == 1 else out.logits.softmax(-1)
-        scores = scores.gather(1, out.prediction.long()[:, None])[:, 0]
+        if out.logits.shape[1] == 1:
+            numbers, scores = torch.zeros_like(out.exit_layer), out.prediction
+        else:
+            numbers = out.prediction
+            scores = out.logits.softmax(-1).gather(1, numbers.long()[:, None])[:, 0]
         for number, score, layer in zip(
-            out.prediction.tolist(), scores.tolist(), out.exit_layer.tolist(), strict=True
+            numbers.tolist(), scores.tolist(), out.exit_layer.tolist(), strict=True
         ):
             yield Prediction(names[number], score, layer)
 

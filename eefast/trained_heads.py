@@ -58,14 +58,18 @@ def check_model(model: PreTrainedModel) -> None:
 
 
 def trained_head(
-    model: PreTrainedModel, base: PreTrainedModel, anatomy: Anatomy | None, kind: HeadKind
+    model: PreTrainedModel,
+    base: PreTrainedModel,
+    anatomy: Anatomy | None,
+    kind: HeadKind,
+    readout: str | None = None,
 ) -> tuple[TrainedHead | None, Anatomy | None]:
     """The head of `kind` with which the last layer answers as `model`, and how it is read.
 
     Found by trying: of the linear layers outside the base model's layers, those of fitting shapes
     with which a random batch gets the logits that the task model gives. `anatomy` (None: the family
     has an adapter) comes back with the readout of the task's own head. (None, `anatomy`): there is
-    no such head.
+    no such head. With `readout` nothing else is tried.
     """
     if model is base:
         return None, anatomy
@@ -77,13 +81,14 @@ def trained_head(
         logits = getattr(mirror(**inputs), "logits", None)
         if logits is None or logits.dim() != 2:
             return None, anatomy
-        backbone = backbone_for(inside, anatomy)
+        backbone = backbone_for(inside, anatomy, readout)
         hidden, context = backbone.start(inputs)
         for layer in range(1, backbone.depth + 1):
             hidden = backbone.layer(layer, hidden, context)
         tolerance = torch.finfo(logits.dtype).eps ** 0.5 * float(logits.abs().max())
-        for tried in [None] if anatomy is None else readouts(inside, anatomy):
-            vectors = _vectors(backbone_for(inside, tried), inputs, hidden)
+        searched = anatomy if readout is None else None
+        for tried in [anatomy] if searched is None else readouts(inside, searched):
+            vectors = _vectors(backbone_for(inside, tried, readout), inputs, hidden)
             if vectors is None:
                 continue
             for head in _candidates(model, base, kind, vectors.shape[-1], logits.shape[-1]):

@@ -50,7 +50,7 @@ def main() -> None:
     except (ValueError, TypeError, OSError) as error:
         _fail(f"error: {error}")
     except ModuleNotFoundError as error:
-        if error.name not in ("accelerate", "datasets", "matplotlib", "sklearn"):
+        if error.name not in ("accelerate", "datasets", "matplotlib", "scipy", "sklearn"):
             raise
         _fail(f"error: this command needs {error.name}: install eefast with its extra [demo]")
 

@@ -24,8 +24,12 @@ def train(
         str, typer.Option(help="'all', or layers with an exit, e.g. '3,6,9,12'")
     ] = "all",
     head: Annotated[str, typer.Option(help="'linear' or 'pooler'")] = "linear",
-    objective: Annotated[str, typer.Option(help="'beem', 'weighted', 'eeic' or 'berxit'")] = "beem",
-    epochs: Annotated[float, typer.Option(help="passes over the data", min=0.0)] = 3.0,
+    objective: Annotated[
+        str, typer.Option(help="training of a paper by its name: 'beem', 'pabee', 'deebert', ...")
+    ] = "beem",
+    epochs: Annotated[
+        float, typer.Option(help="passes over the data (in each stage of the objective)", min=0.0)
+    ] = 3.0,
     batch_size: Annotated[int, typer.Option(help="samples a step", min=1)] = 32,
     learning_rate: Annotated[float, typer.Option(help="peak learning rate")] = 5e-5,
     max_length: Annotated[int, typer.Option(help="longest text, in tokens", min=3)] = 128,

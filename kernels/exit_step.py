@@ -83,6 +83,11 @@ def exit_step_kernel(
     confidence, entropy = signals(maximum, rest, weighted_rest, classes)
     previous_score, previous = tl.load(score + sample), tl.load(prediction + sample)
     predicted, most = argmax, 0.0
+    agrees = True
+    if BLOCK_C <= 2:  # with one class its output is close to that of the exit before
+        before = tl.load(logits + sample, mask=classes == 1, other=0.0)
+        close = tl.abs(maximum - before) < tl.load(table + 3 * exit - 1)
+        agrees = (classes != 1) | close
     if SCORER == SCORER_NETWORK:
         probability = tl.where(valid, tl.exp(z - maximum) * confidence, 0.0)
     if votes is not None and ACCUMULATE != ACCUMULATE_LOG_PROBABILITIES:
@@ -105,13 +110,14 @@ def exit_step_kernel(
 
     # Decide.
     exits_here = decide(
-        sample, predicted, confidence, entropy, most, q, previous_score, previous, table, exit,
-        last_exit, layer, keep, gain, strict, score, prediction, exit_layer, running,
+        sample, predicted, agrees, confidence, entropy, most, q, previous_score, previous, table,
+        exit, last_exit, layer, keep, gain, strict, score, prediction, exit_layer, running,
         ACCUMULATE, SCORER,
     )  # fmt: skip
     if votes is not None:
         tl.store(votes + of_classes, gathered, mask=valid)
     if memory is not None:
         tl.store(memory + sample.to(tl.int64) * memories + exit - 1, q)
-    if exits_here:
+    # With one class the next exit compares its output with this one's.
+    if exits_here | (classes == 1):
         tl.store(logits + of_classes, z, mask=valid)

@@ -167,8 +167,8 @@ def merge_kernel(
 
     # Decide.
     leaves = decide(
-        sample, predicted, confidence, entropy, most, q, previous_score, previous, table, exit,
-        last_exit, layer, keep, gain, strict, score, prediction, exit_layer, running,
+        sample, predicted, True, confidence, entropy, most, q, previous_score, previous, table,
+        exit, last_exit, layer, keep, gain, strict, score, prediction, exit_layer, running,
         ACCUMULATE, SCORER,
     )  # fmt: skip
     if memory is not None:

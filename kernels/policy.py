@@ -75,6 +75,7 @@ def signals(maximum, rest, weighted_rest, classes):
 def decide(
     sample,
     predicted,
+    agrees,  # where the prediction is that of the exit before
     confidence,
     entropy,
     most_votes,  # for GAIN_VOTES
@@ -103,7 +104,7 @@ def decide(
     row = table + 3 * (exit - 1)
     weight, threshold, tau = tl.load(row), tl.load(row + 1), tl.load(row + 2)
     tl.debug_barrier()
-    agrees = predicted == previous
+    agrees = (predicted == previous) & agrees
     below, above = entropy < tau, confidence > tau
 
     kept = (keep == KEEP_AGREE) & agrees

@@ -83,3 +83,6 @@ def test_every_option_of_the_heads_arrives():
     assert len(model.heads.poolers) == 1
     assert model.heads.dropout.p == 0.4
     assert model.config.share_pooler
+    model = tiny_model(share_head=True)
+    assert len(model.heads.classifiers) == 1
+    assert model.config.share_head

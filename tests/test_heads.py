@@ -8,10 +8,17 @@ from eefast.ops import ExitState, Gain, Keep, exit_step
 
 
 @pytest.mark.parametrize(
-    ("kind", "share"), [("linear", False), ("pooler", False), ("pooler", True)]
+    ("kind", "share"),
+    [
+        ("linear", {}),
+        ("pooler", {}),
+        ("pooler", dict(share_pooler=True)),
+        ("linear", dict(share_head=True)),
+        ("pooler", dict(share_head=True)),
+    ],
 )
 def test_the_exit_step_computes_the_same_logits(kind, share):
-    heads = ExitHeads(kind, [16] * 3, 4, share).eval()
+    heads = ExitHeads(kind, [16] * 3, 4, **share).eval()
     hidden = torch.randn(5, 16)
     for exit in (1, 2, 3):
         state = ExitState.start(5, 4, 1)
@@ -30,6 +37,19 @@ def test_poolers_are_one_shared_or_one_per_exit():
     shared = ExitHeads("pooler", [8] * 3, 2, share_pooler=True)
     assert len(shared.poolers) == 1
     assert shared.weights(1).pooler_weight.data_ptr() == shared.weights(3).pooler_weight.data_ptr()
+
+
+@pytest.mark.parametrize("kind", ["linear", "pooler"])
+def test_one_head_for_all_exits(kind):
+    heads, hidden = ExitHeads(kind, [8] * 3, 2, share_head=True).eval(), torch.randn(4, 8)
+    assert len(heads.classifiers) == 1
+    assert len(heads.poolers) == (kind == "pooler")
+    for first, last in zip(heads.weights(1), heads.weights(3), strict=True):
+        assert first is last is None or first.data_ptr() == last.data_ptr()
+    trained = torch.nn.Linear(8, 2)
+    heads.start_from(3, None, trained)
+    assert torch.equal(heads.classifiers[0].weight, trained.weight)
+    assert torch.equal(heads(1, hidden)[0], heads(3, hidden)[0])
 
 
 def test_weights_are_views_of_the_parameters():
@@ -79,7 +99,8 @@ def test_bad_kinds():
         ExitHeads("deep", [8] * 1, 2)
     with pytest.raises(ValueError, match="share_pooler needs head='pooler'"):
         ExitHeads("linear", [8], 2, share_pooler=True)
-    with pytest.raises(ValueError, match="scorer_row needs exits of one width"):
-        ExitHeads("linear", [8, 4], 2, scorer_row=True)
+    for option in ("scorer_row", "share_head"):
+        with pytest.raises(ValueError, match=f"{option} needs exits of one width, got .*8, 4"):
+            ExitHeads("linear", [8, 4], 2, **{option: True})
     with pytest.raises(ValueError, match="heads have no scorer"):
         ExitHeads("linear", [8], 2).weights(1, scorer_row=True)

@@ -43,6 +43,7 @@ def test_exit_logits_are_the_heads_of_transformers_hidden_states():
         dict(exits=[2, 4]),
         dict(head="pooler"),
         dict(head="pooler", share_pooler=True, objective="weighted"),
+        dict(head="pooler", share_head=True),
     ],
 )
 def test_save_and_load(tmp_path, options):

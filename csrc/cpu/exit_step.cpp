@@ -221,15 +221,17 @@ class Exit {
   }
 
   // Whether the sample exits, with these logits.
-  bool decide(int64_t sample, const Signals& now, const float* logits) const {
+  bool decide(int64_t sample, Signals now, const float* logits) const {
+    float* written = step_.logits + sample * step_.classes;
+    if (step_.classes == 1) now.agrees &= close(step_.policy, *logits, *written);
     const float score = next_score(step_.policy, now, step_.score[sample]);
     const bool exiting = exits(step_.policy, score);
     step_.score[sample] = score;
     step_.prediction[sample] = now.prediction;
-    if (exiting) {
-      step_.exit_layer[sample] = step_.layer;
-      std::memcpy(
-          step_.logits + sample * step_.classes, logits, step_.classes * sizeof(float));
+    if (exiting) step_.exit_layer[sample] = step_.layer;
+    // The next exit compares its output with this one's.
+    if (exiting || step_.classes == 1) {
+      std::memcpy(written, logits, step_.classes * sizeof(float));
     }
     return exiting;
   }

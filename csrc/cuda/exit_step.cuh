@@ -174,6 +174,7 @@ __device__ bool decide(
   bool exiting = false;
   if (lane() == 0) {
     now.agrees = now.prediction == step.prediction[sample];
+    if (classes == 1) now.agrees &= close(policy, logits[0], step.logits[sample]);
     const float next = next_score(policy, now, step.score[sample]);
     exiting = exits(policy, next);
     step.score[sample] = next;
@@ -182,7 +183,8 @@ __device__ bool decide(
     if (memory) memory[step.exit - 1] = now.score;
   }
   exiting = __shfl_sync(kAllLanes, exiting, 0);
-  if (exiting) {
+  // With one class the next exit compares its output with this one's.
+  if (exiting || classes == 1) {
     if (kExtended && step.accumulate == Accumulate::kVotes) {
       ballots(votes, classes, vote, now.prediction, logits);
     }

@@ -63,7 +63,7 @@ struct ExitStep {
   float* score;
   int32_t* prediction;
   int32_t* exit_layer;
-  float* logits;     // [samples, classes]
+  float* logits;     // [samples, classes]; with one class, of the exit before while a sample runs
   bool* running;     // the flag of this exit
   float* votes;      // [samples, classes], or null
   float* memory;     // [samples, memories], the score of every exit; or null

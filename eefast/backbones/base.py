@@ -88,12 +88,14 @@ class Backbone(abc.ABC):
             attention_mask: 0, ...). Empty for models without tokens, or without a mask that hides
             padding.
         absent: what an input that is not given stands for, where that is one number.
+        readouts: what `choose_readout` can choose from.
         max_length: the longest sequence that the model takes; None: any length, or no tokens.
     """
 
     takes: Mapping[str, str]
     main_inputs: ClassVar[tuple[str, ...]]
     absent: Mapping[str, float] = {"attention_mask": 1}
+    readouts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -105,6 +107,7 @@ class Backbone(abc.ABC):
         self.depth = len(widths)
         self.widths = tuple(widths)
         self.costs = (1.0,) * self.depth if costs is None else tuple(costs)
+        self._chosen_readout: str | None = None
         self.max_length: int | None = getattr(model.config, "max_position_embeddings", None)
         self.padding: dict[str, float] = {}
         if "attention_mask" in self.takes:
@@ -186,6 +189,22 @@ class Backbone(abc.ABC):
                 low, high = (int(end) for end in torch.aminmax(ids))
                 if low < 0 or high >= size:
                     raise ValueError(f"{name}: got {low} to {high}; wanted 0 to {size - 1}")
+
+    def choose_readout(self, readout: str) -> None:
+        """Let exits read something else than the family's own classifier reads.
+
+        Args:
+            readout: one of `readouts`.
+
+        Raises:
+            ValueError: the family cannot be read so.
+        """
+        if readout not in self.readouts:
+            raise ValueError(
+                f"readout: a {self.model.config.model_type} model can be read by "
+                f"{', '.join(map(repr, self.readouts)) or 'its own readout'}; got {readout!r}"
+            )
+        self._chosen_readout = readout
 
     @abc.abstractmethod
     def start(self, inputs: Inputs) -> tuple[Tensor, Context]:

@@ -57,7 +57,9 @@ def has_adapter(model: PreTrainedModel) -> bool:
     return base_model_of(model).config.model_type in _BACKBONES
 
 
-def backbone_for(model: PreTrainedModel, anatomy: Anatomy | None = None) -> Backbone:
+def backbone_for(
+    model: PreTrainedModel, anatomy: Anatomy | None = None, readout: str | None = None
+) -> Backbone:
     """The backbone around a base model, or around the base model of a task model.
 
     That is the family's adapter where there is one, else the generic one.
@@ -65,12 +67,19 @@ def backbone_for(model: PreTrainedModel, anatomy: Anatomy | None = None) -> Back
     Args:
         model: a transformers model.
         anatomy: what `study` found of a model of this config; None: it is studied now.
+        readout: what exits read, see `Backbone.choose_readout`; None: what the family's own
+            classifier reads.
 
     Raises:
         TypeError: not a transformers model.
-        ValueError: an adapter that does not take decoders, or a model that cannot be walked.
+        ValueError: an adapter that does not take decoders, a model that cannot be walked, or a
+            readout that the family does not have.
     """
     base = base_model_of(model)
     if has_adapter(base):
-        return _BACKBONES[base.config.model_type](base)
-    return GenericBackbone(base, study(base) if anatomy is None else anatomy)
+        backbone = _BACKBONES[base.config.model_type](base)
+    else:
+        backbone = GenericBackbone(base, study(base) if anatomy is None else anatomy)
+    if readout is not None:
+        backbone.choose_readout(readout)
+    return backbone

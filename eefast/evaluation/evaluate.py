@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from sklearn.metrics import f1_score, matthews_corrcoef
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -95,7 +95,7 @@ def evaluate(
         return Row(
             name,
             setting,
-            *_quality(outcome, len(classes)),
+            *_quality(outcome),
             outcome.layer_speedup,
             outcome.cost_speedup,
             outcome.exit_histogram.tolist(),
@@ -123,14 +123,11 @@ def evaluate(
     )
 
 
-def _quality(outcome: Simulation, classes: int) -> tuple[float, float | None, float | None]:
+def _quality(outcome: Simulation) -> tuple[float, float | None, float | None]:
     """Accuracy, F1 and Matthews correlation, see `Row`."""
-    labels, predictions = outcome.labels.numpy(), outcome.prediction.numpy()
-    if len(set(labels.tolist())) < 2:
-        return outcome.accuracy, None, None
-    average = "binary" if classes == 2 else "macro"
-    f1 = f1_score(labels, predictions, average=average, zero_division=0.0)
-    return outcome.accuracy, float(f1), float(matthews_corrcoef(labels, predictions))
+    values = map(outcome.metric, ("f1", "matthews"))
+    f1, matthews = (None if math.isnan(value) else value for value in values)  # JSON has no NaN
+    return outcome.accuracy, f1, matthews
 
 
 def _timings(

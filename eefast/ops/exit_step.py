@@ -41,8 +41,10 @@ def exit_step(
     """Run one exit for R rows and update `state` in place.
 
     For every row whose sample is still running: logits of the head (accumulated in float32),
-    accumulator, softmax, confidence, argmax (ties: lowest index), normalised entropy, the learned
-    score, S = keep * S + weight * gain, and the decision. A sample that exits gets its logits and
+    accumulator, softmax, confidence, argmax (ties: lowest index), normalised entropy, agreement
+    with the exit before (the same argmax; with one class also |z - z before| < tau, where z before
+    is what the exit before left in `state.logits`), the learned score,
+    S = keep * S + weight * gain, and the decision. A sample that exits gets its logits and
     `exit_layer = layer`, once; an exited sample is never touched again. At the last exit
     (`exit == len(table)`) every sample exits. `state.running[exit - 1]` becomes true if any row
     handed in is still running.
@@ -95,6 +97,11 @@ def _validate(
     c = state.logits.shape[-1] if state.logits.dim() else 0
     if c == 0 or exits == 0:
         raise ValueError(f"there must be at least one class and one exit, got {c} and {exits}")
+    if c == 1 and recurrence.compares and recurrence.accumulate != Accumulate.NONE:
+        raise ValueError(
+            "with one class AGREE compares the exits' own outputs and needs Accumulate.NONE, got "
+            f"Accumulate.{Accumulate(recurrence.accumulate).name}"
+        )
     check_exit(exit, table, on)
     _validate_head(head, c + (recurrence.scorer == ScorerKind.ROW), d, hidden.dtype, on)
     _validate_state(state, n, c, exits, on)

@@ -7,8 +7,10 @@ score,
     S_0 = 0,    S_i = keep_i * S_(i-1) + w_i * gain_i,
 
 and the sample exits at the first i whose score reaches the threshold alpha_i; the last exit always
-answers. This file is the plain PyTorch form of that, the only loop body over exits in Python: the
-reference exit step, the simulation of policies on traces and calibration all call it.
+answers. With one class (regression) an exit agrees with the one before if their outputs differ by
+less than tau, |z_i - z_(i-1)| < tau (PABEE, Eq. 3). This file is the plain PyTorch form of it all,
+the only loop body over exits in Python: the reference exit step, the simulation of policies on
+traces and calibration all call it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ class Keep(IntEnum):
     """How much of the earlier exits' score is kept. `tau` is the third column of the table."""
 
     NEVER = 0  # 0: each exit is judged alone
-    AGREE = 1  # 1 if the prediction is that of the exit before, else 0
+    AGREE = 1  # 1 if this exit agrees with the one before, else 0
     ENTROPY_BELOW = 2  # 1 if the normalised entropy is below tau, else 0
     CONFIDENCE_ABOVE = 3  # 1 if the confidence is above tau, else 0
     ALWAYS = 4  # 1
@@ -41,7 +43,7 @@ class Gain(IntEnum):
     ONE = 0  # 1
     CONFIDENCE = 1  # the highest class probability
     NEGATIVE_ENTROPY = 2  # minus the normalised entropy
-    AGREE = 3  # 1 if the prediction is that of the exit before, else 0
+    AGREE = 3  # 1 if this exit agrees with the one before, else 0
     ENTROPY_BELOW = 4  # 1 if the normalised entropy is below tau, else 0
     CONFIDENCE_ABOVE = 5  # 1 if the confidence is above tau, else 0
     SCORE = 6  # the learned score q
@@ -89,6 +91,7 @@ class Values(NamedTuple):
     prediction: Tensor  # (N,) integers: of the exit before; -1 before the first
     votes: Tensor | None = None  # (N, C) float32: votes, or the weighted sum of logits
     memory: Tensor | None = None  # (N, M) float32: the learned score of each exit met, 0 elsewhere
+    output: Tensor | None = None  # (N,) float32: with one class, z of the exit before
 
 
 class Outcome(NamedTuple):
@@ -126,6 +129,11 @@ class Recurrence(NamedTuple):
         """Whether the policy itself reads `memory`."""
         return self.scorer == ScorerKind.NETWORK
 
+    @property
+    def compares(self) -> bool:
+        """Whether the policy compares an exit with the one before."""
+        return self.keep == Keep.AGREE or self.gain == Gain.AGREE
+
     def check(self) -> None:
         """Refuse kinds that do not go together.
 
@@ -158,6 +166,7 @@ class Recurrence(NamedTuple):
             None
             if self.scorer == ScorerKind.NONE
             else torch.zeros(samples, exits, dtype=f32, device=device),
+            torch.zeros(samples, dtype=f32, device=device) if classes == 1 else None,
         )
 
     def step(
@@ -202,14 +211,18 @@ class Recurrence(NamedTuple):
         if memory is not None and q is not None:
             memory = memory.clone()
             memory[:, exit - 1] = q
+        agree, output = now.prediction == previous, None
+        if values.output is not None:
+            output = z[:, 0]
+            agree &= (output - values.output).abs() < tau
         score = advance(
-            values.score, previous, now,
+            values.score, agree, now,
             keep=self.keep, gain=self.gain, weight=weight, tau=tau, q=q, votes=majority,
         )  # fmt: skip
         leaves = reached(score, threshold, strict=self.strict)
         if exit == len(table):
             leaves = torch.ones_like(leaves)
-        return Outcome(Values(score, now.prediction, votes, memory), answer, leaves)
+        return Outcome(Values(score, now.prediction, votes, memory, output), answer, leaves)
 
 
 def signals(
@@ -259,7 +272,7 @@ def network_score(
 
 def advance(
     score: Tensor,  # (N,) float32, the score after the exit before
-    previous: Tensor,  # (N,) the prediction at the exit before
+    agree: Tensor,  # (N,) bool: whether this exit agrees with the one before
     now: Signals,  # of (N,)
     *,
     keep: int,
@@ -274,7 +287,6 @@ def advance(
     What an indicator drops is dropped, not multiplied by 0: a score that is not kept, and the
     weight of a gain that does not hold, may be NaN or infinite.
     """
-    agree = now.prediction == previous
     one = torch.ones_like(score)
     if keep == Keep.NOT_SCORE:
         assert q is not None

@@ -46,6 +46,7 @@ def exit_step(
         prediction[rows],
         None if votes is None else votes[rows],
         None if memory is None else memory[rows],
+        logits[rows, 0] if logits.shape[1] == 1 else None,
     )
     after, answer, exits_here = recurrence.step(before, z, table, exit, q=q, scorer=scorer)
 
@@ -55,6 +56,8 @@ def exit_step(
         votes[rows] = after.votes
     if memory is not None and after.memory is not None:
         memory[rows] = after.memory
+    if after.output is not None:
+        logits[rows, 0] = after.output
     logits[rows[exits_here]] = answer[exits_here]
     exit_layer[rows[exits_here]] = unpacked.layer
     running[exit - 1] |= ~exits_here.all()

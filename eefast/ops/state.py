@@ -32,7 +32,8 @@ class ExitState(NamedTuple):
     score: Tensor  # (N,) float32: S_i
     prediction: Tensor  # (N,) int32: at the last exit met; -1 before the first
     exit_layer: Tensor  # (N,) int32: layer after which the sample exited; 0 while running
-    # (N, C) float32: of the exit at which the sample exited, anything while it runs.
+    # (N, C) float32: of the exit at which the sample exited. While it runs, with one class of the
+    # exit before, otherwise anything.
     logits: Tensor
     running: Tensor  # (L,) bool: whether any sample was still running after exit i
     # (N, C) float32, where the policy accumulates or has a network: votes, or a sum of logits.

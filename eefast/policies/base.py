@@ -199,6 +199,13 @@ class Policy(ABC):
         """Whether the decision depends on the sample at all."""
         return self.keep not in (Keep.NEVER, Keep.ALWAYS) or self.gain is not Gain.ONE
 
+    @property
+    def _takes_one_output(self) -> bool:
+        """Whether it can judge a model without class probabilities: by agreement, if at all."""
+        parts = self.accumulate is Accumulate.NONE and self.scorer is ScorerKind.NONE
+        keeps, gains = (Keep.NEVER, Keep.ALWAYS, Keep.AGREE), (Gain.ONE, Gain.AGREE)
+        return parts and self.keep in keeps and self.gain in gains
+
     def table(self, num_exits: int) -> Tensor:
         """The policy table, [num_exits, 3] float32: weight, threshold and tau of every exit.
 
@@ -240,7 +247,8 @@ class Policy(ABC):
 
         Raises:
             ValueError: another number of exits or classes than the policy was calibrated for;
-                a single output (regression), of which no signal can be taken; no learned scores
+                a single output (regression), for a policy that asks for class probabilities, or
+                that compares outputs with a tau of 0; no learned scores
                 for a policy that reads them; kinds that do not go together; scorer weights of
                 another shape than `scorer_weights` says.
             TypeError: keep, gain, accumulate or scorer is not of its kind: the recurrence has no
@@ -255,10 +263,10 @@ class Policy(ABC):
                 raise ValueError(
                     f"policy {self.name!r} was calibrated for {calibrated!r} {what}, got {got}"
                 )
-        if num_classes == 1 and self.reads_signals:
+        if num_classes == 1 and not self._takes_one_output:
             raise ValueError(
                 f"policy {self.name!r} decides by class probabilities, and a model with one output "
-                "(regression) has none: use Never() or Budgeted(exit)"
+                "(regression) has none: use PABEE(patience, tolerance), Never() or Budgeted(exit)"
             )
         if self.scorer is ScorerKind.ROW and not learned_scores:
             raise ValueError(
@@ -267,6 +275,12 @@ class Policy(ABC):
                 "scores, record_trace(..., keep=('scores',))"
             )
         table = self.table(num_exits)
+        if num_classes == 1 and self.recurrence.compares and (table[:, 2] <= 0).all():
+            raise ValueError(
+                f"policy {self.name!r} with one output (regression) asks whether exits differ by "
+                "less than tau, which must be greater than 0 (the tolerance of PABEE), got "
+                f"{table[:, 2].tolist()}"
+            )
         if self.accumulate is Accumulate.LOG_PROBABILITIES and (table[:, 2] < 0).any():
             raise ValueError(
                 f"{self.name}: tau weighs exits and must be 0 or more, got {table[:, 2]}"

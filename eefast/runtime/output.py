@@ -17,7 +17,8 @@ class EarlyExitOutput(ShortRepr):
 
     loss: Tensor | None = None  # scalar, if labels were given: the task loss of `logits`
     logits: Tensor | None = None  # (B, C) float32, of the sample's exit
-    prediction: Tensor | None = None  # (B,) int32
+    # (B,) int32: the class; of a model with one output (regression) its numbers, float32.
+    prediction: Tensor | None = None
     exit_layer: Tensor | None = None  # (B,) int32, 1-based layer after which it exited
     score: Tensor | None = None  # (B,) float32, the policy's score when it exited
 
@@ -28,11 +29,12 @@ class EarlyExitOutput(ShortRepr):
         The same as the constructor's, without its calls of `__setattr__` and its search for
         mappings and lists: they cost 25 us with cold caches, as they are after a model has run.
         """
+        regression = state.logits.shape[1] == 1
         output = cls.__new__(cls)
         values = {
             "loss": loss,
             "logits": state.logits,
-            "prediction": state.prediction,
+            "prediction": state.logits[:, 0] if regression else state.prediction,
             "exit_layer": state.exit_layer,
             "score": state.score,
         }

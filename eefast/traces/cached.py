@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from eefast.traces.record import Kept, check_recordable, record_trace
 from eefast.traces.trace import ExitTrace
 
-_STRUCTURE = ("exits", "head", "share_pooler", "scorer_row", "anatomy")
+_STRUCTURE = ("exits", "head", "share_pooler", "readout", "scorer_row", "anatomy")
 _NO_MATTER = {"transformers_version", "_name_or_path", "architectures", "dtype"}
 """Of a backbone's config: saving and loading may change it, and no logit depends on it."""
 

@@ -42,9 +42,8 @@ def record_trace(
         progress: show a progress bar, if stderr is a terminal.
 
     Raises:
-        ValueError: no batch, a batch without labels, labels that do not belong to their batch, a
-            regression model, whose one output has no class probabilities to judge, or something
-            to keep that is unknown or that the model does not have.
+        ValueError: no batch, a batch without labels, labels that do not belong to their batch, or
+            something to keep that is unknown or that the model does not have.
         TypeError: not a multi-exit model, or data that is one batch rather than an iterable.
     """
     check_recordable(model, data)
@@ -70,7 +69,7 @@ def record_trace(
             logits.append(torch.stack([exit.logits for exit in met]))
             scores.append(torch.stack([exit.score for exit in met]))
             hidden.append([exit.vectors for exit in met])
-            labels.append(given.cpu())
+            labels.append(given.reshape(-1).cpu())  # of a regression they may be [B, 1]
     if not logits:
         raise ValueError("data must hold at least one batch, got none")
     return ExitTrace(
@@ -89,8 +88,6 @@ def check_recordable(model: PreTrainedModel, data: Any) -> None:
         raise TypeError(f"data must be an iterable of batches, got one batch ({sorted(data)})")
     if not hasattr(model, "heads"):
         raise TypeError(f"model must be a MultiExitModel, got {type(model).__name__}")
-    if model.config.num_labels == 1:
-        raise ValueError("a trace is of class probabilities, and a regression model has none")
 
 
 class _Met(NamedTuple):

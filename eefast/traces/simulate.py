@@ -12,6 +12,7 @@ from torch import Tensor
 
 from eefast.ops import ScorerKind, reached
 from eefast.policies import Policy
+from eefast.traces.metrics import answers_of, measure
 from eefast.traces.trace import ExitTrace
 
 
@@ -20,15 +21,17 @@ class Simulation:
     """The outcome of a policy on a trace of N samples and L exits."""
 
     exit: Tensor  # (N,) int64: 1-based exit at which each sample exits
-    prediction: Tensor  # (N,) int64
+    prediction: Tensor  # (N,) int64: the class; with one output (C = 1) float32: the number
     score: Tensor  # (N,) float32: the running score when it exits
-    labels: Tensor  # (N,) int64
+    labels: Tensor  # (N,) int64, or float32
     exit_layers: tuple[int, ...]  # layer of each exit
     costs: tuple[float, ...]  # relative cost of each layer
+    num_classes: int  # C
 
     def __repr__(self) -> str:
+        accuracy = f"accuracy {self.accuracy:.3f}, " if self.num_classes > 1 else ""
         return (
-            f"Simulation({len(self.labels)} samples; accuracy {self.accuracy:.3f}, layer speed-up "
+            f"Simulation({len(self.labels)} samples; {accuracy}layer speed-up "
             f"{self.layer_speedup:.2f}, samples at each exit: {self.exit_histogram.tolist()})"
         )
 
@@ -37,10 +40,23 @@ class Simulation:
         """The layer after which each sample exits, [N] int64."""
         return torch.tensor(self.exit_layers, device=self.exit.device)[self.exit - 1]
 
+    def metric(self, name: str) -> float:
+        """A metric of the answers, NaN where it is undefined; see `eefast.traces.metrics.measure`.
+
+        Raises:
+            ValueError: an unknown metric, or one that is not of this task.
+            ModuleNotFoundError: the package that it needs is not installed.
+        """
+        return measure(name, self.labels, self.prediction, self.num_classes)
+
     @property
     def accuracy(self) -> float:
-        """Share of samples answered as labelled; NaN if there are none."""
-        return (self.prediction == self.labels).double().mean().item()
+        """Share of samples answered as labelled; NaN if there are none.
+
+        Raises:
+            ValueError: of a model with one output (regression).
+        """
+        return self.metric("accuracy")
 
     @property
     def mean_layers(self) -> float:
@@ -111,7 +127,8 @@ def simulate_all(policies: Iterable[Policy], trace: ExitTrace) -> list[Simulatio
         scores, predictions = _run(group[0][1], trace)
         for number, policy, table in group:
             exits = policy.exits_used(trace.num_exits)
-            place = torch.full_like(predictions[0], len(exits) - 1)  # the last exit always answers
+            # The last exit always answers.
+            place = torch.full_like(predictions[0], len(exits) - 1, dtype=torch.int64)
             for i in range(len(exits) - 2, -1, -1):
                 threshold = table[exits[i] - 1, 1].item()
                 place[reached(scores[i], threshold, strict=policy.strict)] = i
@@ -122,26 +139,27 @@ def simulate_all(policies: Iterable[Policy], trace: ExitTrace) -> list[Simulatio
                 trace.labels,
                 trace.exit_layers,
                 trace.costs,
+                trace.num_classes,
             )
     return [outcomes[number] for number in range(len(outcomes))]
 
 
 def _run(policy: Policy, trace: ExitTrace) -> tuple[Tensor, Tensor]:
-    """Scores float32 and predictions int64 at each exit that the policy uses, [used, N]."""
+    """Scores float32 and answers (`answers_of`) at each exit that the policy uses, [used, N]."""
     samples, device = len(trace.labels), trace.logits.device
     table, recurrence = policy.table(trace.num_exits).to(device), policy.recurrence
     learned = trace.scores if policy.scorer is ScorerKind.ROW else None
     values = recurrence.start(samples, trace.num_classes, trace.num_exits, device)
     scores, predictions = [], []
     for i in policy.exits_used(trace.num_exits):
-        values = recurrence.step(
+        values, answer, _ = recurrence.step(
             values,
             trace.logits[i - 1],
             table,
             i,
             q=None if learned is None else learned[i - 1],
             scorer=policy.scorer_weights(i),
-        ).values
+        )
         scores.append(values.score)
-        predictions.append(values.prediction.long())
+        predictions.append(answers_of(answer))
     return torch.stack(scores), torch.stack(predictions)

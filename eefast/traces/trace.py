@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eefast.files import whole
-from eefast.labels import check_classes
+from eefast.labels import check_labels
+from eefast.traces.metrics import answers_of, check_metric, measure
 
 _FORMAT = "eefast-trace-1"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -28,7 +29,8 @@ class ExitTrace:
 
     Args:
         logits: [L, N, C] floats of 16, 32 or 64 bits; kept as float32, which policies judge.
-        labels: [N] integers in [0, C); kept as int64.
+        labels: [N] integers in [0, C), kept as int64; with C = 1, regression, [N] or [N, 1]
+            numbers, kept as [N] float32.
         exit_layers: the 1-based layer after which each exit stands, ascending; (): after
             every layer.
         costs: relative cost of each layer up to the last exit's, greater than 0; (): all alike.
@@ -59,7 +61,7 @@ class ExitTrace:
                 f"{list(self.logits.shape)}"
             )
         exits, samples, classes = self.logits.shape
-        check_classes(self.labels, classes, samples)
+        check_labels(self.labels, classes, samples)
         layers = _layers(self.exit_layers, exits)
         costs = tuple(map(float, self.costs)) or (1.0,) * layers[-1]
         if len(costs) != layers[-1] or not all(0 < cost < math.inf for cost in costs):
@@ -79,7 +81,8 @@ class ExitTrace:
         if hidden and [shape[:-1] for shape in shapes] != [[samples]] * exits:
             raise ValueError(f"hidden must be {exits} times [{samples}, D], got {shapes}")
         object.__setattr__(self, "logits", self.logits.float())
-        object.__setattr__(self, "labels", self.labels.long())
+        labels = self.labels.long() if classes > 1 else self.labels.float().reshape(samples)
+        object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "exit_layers", layers)
         object.__setattr__(self, "costs", costs)
         object.__setattr__(self, "scores", scores)
@@ -87,6 +90,8 @@ class ExitTrace:
 
     def __repr__(self) -> str:
         exits, samples, classes = self.logits.shape
+        if classes == 1:
+            return f"ExitTrace({exits} exits, {samples} samples, one output)"
         accuracies = ", ".join(f"{accuracy:.3f}" for accuracy in self.accuracies())
         return (
             f"ExitTrace({exits} exits, {samples} samples, {classes} classes; "
@@ -101,16 +106,36 @@ class ExitTrace:
     def num_classes(self) -> int:
         return self.logits.shape[2]
 
+    def metric(self, name: str) -> Tensor:
+        """A metric of each exit over all samples, [L] float64; see `eefast.traces.metrics.measure`.
+
+        Raises:
+            ValueError: an unknown metric, or one that is not of this task.
+            ModuleNotFoundError: the package that it needs is not installed.
+        """
+        check_metric(name, self.num_classes)
+        answers = answers_of(self.logits)
+        values = [measure(name, self.labels, answer, self.num_classes) for answer in answers]
+        return torch.tensor(values, dtype=torch.float64)
+
     def accuracies(self) -> Tensor:
-        """Accuracy of each exit over all samples, [L] float64."""
-        return (self.logits.argmax(-1) == self.labels).double().mean(-1)
+        """Accuracy of each exit over all samples, [L] float64.
+
+        Raises:
+            ValueError: of a model with one output (regression): see `metric`.
+        """
+        return self.metric("accuracy")
 
     def exits_at_chance(self) -> list[int]:
         """The exits (1-based) no better than always answering the most frequent class.
 
         That is, by less than two standard errors of its share. No policy gains by such an exit: it
         wants more training, more data or another learning rate.
+
+        Raises:
+            ValueError: of a model with one output (regression), which has no such answer.
         """
+        check_metric("accuracy", self.num_classes)
         samples = len(self.labels)
         if not samples:
             return []

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from eefast.multi_exit import MultiExitOutput
 
 
-@register_objective("eeic")
+@register_objective("eeic", "eeic-patience")
 def eeic(
     output: MultiExitOutput,
     labels: Tensor,  # (B,)
@@ -23,7 +23,7 @@ def eeic(
     weights: Literal["equal", "depth"] = "equal",
     last_differs: bool = True,
 ) -> Tensor:
-    """EEIC (Sun et al., 2021), Eq. 14 and 24: relevancy and diversity.
+    """EEIC (Sun et al., 2021), Eq. 14 and 24: relevancy and diversity, for voting and patience.
 
         L = sum_i alpha_i CE(x_i, y) - sum_(i>=2) beta_i min_(j<i) CE(x_i, x_j)
 

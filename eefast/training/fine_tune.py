@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from eefast.policies.values import whole
-from eefast.training.metrics import exit_accuracies
+from eefast.training.metrics import exit_accuracies, exit_correlations
 from eefast.training.progress import TrainingProgress
 from eefast.training.run import Run, one_error_of_the_disk
 from eefast.training.stages import stages, stages_of
@@ -59,7 +59,8 @@ def fine_tune(
         tokenizer: pads the batches.
         train: columns of the tokenizer, and `labels` (see `eefast.data.encode`).
         output_dir: folder of the finished model.
-        validation: if given, each exit's accuracy on it is reported after each epoch.
+        validation: if given, each exit's accuracy on it (of a regression its correlations) is
+            reported after each epoch.
         epochs: passes over the data; in each stage, or one number for each of several stages (0: a
             stage that is left out).
         batch_size: samples a step; batches are made of texts of similar length.
@@ -126,6 +127,7 @@ def fine_tune(
         logging_steps=50,
         report_to="none",
     )
+    metrics = exit_correlations if model.config.num_labels == 1 else exit_accuracies
     with one_error_of_the_disk(run.folder), closing(stages(model)) as current:
         resume = run.begin(made_of)
         if resume is not None:
@@ -142,7 +144,7 @@ def fine_tune(
                 train,
                 validation,
                 processing_class=tokenizer,
-                compute_metrics=None if validation is None else exit_accuracies(model),
+                compute_metrics=None if validation is None else metrics(model),
                 callbacks=[TrainingProgress()],
             )
             try:
@@ -151,9 +153,10 @@ def fine_tune(
                 last = run.last_checkpoint()
                 again = "begin anew, no checkpoint yet" if last is None else f"go on from {last}"
                 raise KeyboardInterrupt(f"interrupted; run it again to {again}") from None
-            # Trainer does not unwrap the model's forward from bfloat16 autocast.
-            trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
             resume = None
+        # Trainer does not unwrap the model's forward from bfloat16 autocast. (Nor would the next
+        # stage's wrap it again.)
+        trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
         model.eval()
         run.finish(model, tokenizer, made_of)
 

@@ -14,7 +14,7 @@ from eefast.policies.values import number
 from eefast.training.exit_distribution import exit_distribution, sample_losses
 from eefast.training.objectives import Exits, exit_logits_of, register_objective
 from eefast.training.stages import Stage, of_other_exits
-from eefast.training.two_stage import FIRST
+from eefast.training.two_stage import FIRST, check_other_exits
 
 if TYPE_CHECKING:
     from eefast.multi_exit import MultiExitOutput
@@ -77,10 +77,11 @@ class JEIDNN(nn.Module):
         frozen: False for one stage, in which the backbone and the last head learn with the rest.
         warmup: the part of the training, in [0, 1), in which exits learn as if all were equally
             likely, and gates nothing: gates judge exits that have learned something. It needs
-            `eefast.training.TrainingProgress`, which `fine_tune` has; without, there is none.
+            `eefast.training.TrainingProgress`, which `fine_tune` has.
 
     Raises:
-        ValueError: an option out of range, or one output (regression), which has no uncertainty.
+        ValueError: an option out of range, no exits before the last, or one output (regression),
+            which has no uncertainty.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class JEIDNN(nn.Module):
             raise ValueError("objective 'jei-dnn' needs classes, got one output (regression)")
         if not isinstance(frozen, bool):
             raise ValueError(f"jei-dnn: frozen must be True or False, got {frozen!r}")
+        check_other_exits("jei-dnn", exits)
         self._cost_weight = number("jei-dnn", "cost_weight", cost_weight, 0)
         self._warmup = number("jei-dnn", "warmup", warmup, 0, 1 - 1e-6)
         self._frozen = frozen

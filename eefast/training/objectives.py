@@ -17,7 +17,7 @@ options, then called as above. What it may have beside, each only where it is ne
   saved and loaded with the model's. (Its tensors are parameters or buffers that are saved; others
   have no values after `from_pretrained`, which makes models without memory first.)
 - `stages`, instead of the call: what is trained first, and what then (`eefast.training.stages`);
-- `progress`: None, but in training the part of it that is done (`TrainingProgress`);
+- `progress`, None at first: in training the part of it that is done (`TrainingProgress`);
 - `gradient_factors(exit)`: two numbers by which the gradients are multiplied that reach the layer
   of an exit (1-based) from the exit's head, and from the layers above.
 """
@@ -120,6 +120,11 @@ def needs_scores(name: str) -> bool:
     return getattr(_REGISTRY.get(name), "needs_scores", False)
 
 
+def needs_shared_head(name: str) -> bool:
+    """Whether the objective of that name trains one head for all exits."""
+    return getattr(_REGISTRY.get(name), "needs_shared_head", False)
+
+
 def exit_logits_of(output: MultiExitOutput) -> Sequence[Tensor]:
     """Logits of every exit, L times [B, C]."""
     assert output.exit_logits is not None  # a model always gives them
@@ -148,15 +153,14 @@ def depth_weighted(losses: Sequence[Tensor]) -> Tensor:
     return total / sum(weights)
 
 
-@register_objective("weighted")
+@register_objective("weighted", "pabee", "pcee", "pcee-v1")
 def weighted(
     output: MultiExitOutput,
     labels: Tensor,  # (B,)
 ) -> Tensor:
-    """Depth-weighted task loss, sum(i L_i) / sum(i): PABEE's objective (Zhou et al., 2020, Eq. 4).
+    """Depth-weighted task loss, sum(i L_i) / sum(i): PABEE (Zhou et al., 2020, Eq. 4).
 
-    Shallow-Deep Networks (Kaya et al., 2019) weigh their exits otherwise: by coefficients that
-    grow over the epochs, up to each exit's share of the network's cost.
+    PCEE-BERT's too (Zhang et al., 2022, section 2.2.1), with entropy or confidence at inference.
     """
     return depth_weighted([task_loss(logits, labels) for logits in exit_logits_of(output)])
 

@@ -14,7 +14,8 @@ class TrainingProgress(TrainerCallback):
 
     An objective that wants to know has an attribute `progress`, None at first. Before each step it
     is set to the part of Trainer's steps that are done, in [0, 1) (with stages: of the current
-    one's), and to None after the last. `fine_tune` has this callback.
+    one's), and to None after the last. Without this callback such an objective is not trained: the
+    model raises a ValueError. `fine_tune` has it.
     """
 
     def on_step_begin(

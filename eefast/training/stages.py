@@ -108,7 +108,7 @@ def loss_of(model: Any, output: MultiExitOutput, labels: Tensor) -> Tensor:
 
     Raises:
         ValueError: a model in training mode whose objective has several stages, none of them
-            current.
+            current, or is not told the progress that it asks for.
     """
     current = stages_of(model) if model.stage is None else (model.stage,)
     if len(current) > 1 and model.training:
@@ -116,6 +116,11 @@ def loss_of(model: Any, output: MultiExitOutput, labels: Tensor) -> Tensor:
         raise ValueError(
             f"objective {model.config.objective!r} has {len(current)} stages ({names}), and none "
             "is current: for stage in eefast.training.stages(model): Trainer(model, ...).train()"
+        )
+    if model.training and getattr(model.objective, "progress", 0.0) is None:
+        raise ValueError(
+            f"objective {model.config.objective!r} changes as training goes on, and is not told: "
+            "Trainer(model, ..., callbacks=[eefast.training.TrainingProgress()])"
         )
     first, *others = (stage.loss(output, labels) for stage in current)
     return sum(others, start=first)

@@ -8,19 +8,12 @@ import torch
 from torch import Tensor
 
 from eefast.labels import task_loss
-from eefast.training.objectives import exit_logits_of, register_objective
+from eefast.training.joint import fixed
+from eefast.training.objectives import Exits, exit_logits_of, register_objective
 from eefast.training.stages import Stage, of_backbone_and_last_exit, of_other_exits
 
 if TYPE_CHECKING:
     from eefast.multi_exit import MultiExitOutput
-
-
-def last_exit(
-    output: MultiExitOutput,
-    labels: Tensor,  # (B,)
-) -> Tensor:
-    """The task loss of the last exit."""
-    return task_loss(exit_logits_of(output)[-1], labels)
 
 
 def other_exits(
@@ -35,30 +28,33 @@ def self_distillation(
     output: MultiExitOutput,
     labels: Tensor,  # (B,): not read
 ) -> Tensor:
-    """sum_(i<L) KL(p_i, p_L), with KL(p, q) = sum_c p_c ln(p_c / q_c); the teacher p_L is fixed.
-
-    Raises:
-        ValueError: one output (regression), which has no distribution.
-    """
+    """sum_(i<L) KL(p_i, p_L), with KL(p, q) = sum_c p_c ln(p_c / q_c); the teacher p_L is fixed."""
     *students, teacher = (z.float().log_softmax(-1) for z in exit_logits_of(output))
-    if teacher.shape[-1] == 1:
-        raise ValueError("objective 'fastbert' needs classes, got one output (regression)")
     teacher = teacher.detach()
     return torch.stack(
         [(student.exp() * (student - teacher)).sum(-1).mean() for student in students]
     ).sum()
 
 
-FIRST = Stage("backbone", last_exit, of_backbone_and_last_exit)
+FIRST = Stage("backbone", fixed, of_backbone_and_last_exit)
 """The model as if it had no other exits."""
 
 THEN_EXITS = Stage("exits", other_exits, of_other_exits)
 """The other exits, each on its own: the backbone and the last exit are frozen."""
 
 
+def check_other_exits(name: str, exits: Exits) -> None:
+    """Raises ValueError: a model with the last exit alone."""
+    if exits.count < 2:
+        raise ValueError(
+            f"objective {name!r} trains exits before the last, and the model has none; for the "
+            "last alone: objective='fixed'"
+        )
+
+
 @register_objective("deebert")
 class DeeBERT:
-    """DeeBERT (Xin et al., ACL 2020, section 3.2): two stages.
+    """DeeBERT (Xin et al., ACL 2020, fine-tuning): two stages.
 
         backbone:  CE(p_L, y)                  trains backbone and last head
         exits:     sum_(i<L) CE(p_i, y)        trains all other heads
@@ -66,9 +62,15 @@ class DeeBERT:
     In the second stage the last exit stays as good as that of a model without other exits, but
     dropout is on in the frozen layers too, as in the released code. What heads share with the last
     (`share_pooler`) is frozen with it. With one output (C = 1) CE is the squared error.
+
+    Raises:
+        ValueError: no exits before the last.
     """
 
     stages: ClassVar[tuple[Stage, ...]] = (FIRST, THEN_EXITS)
+
+    def __init__(self, exits: Exits) -> None:
+        check_other_exits("deebert", exits)
 
 
 @register_objective("fastbert")
@@ -84,10 +86,15 @@ class FastBERT:
     larger, with a self-attention of their own. Dropout and shared poolers: as for DeeBERT.
 
     Raises:
-        ValueError: one output (regression).
+        ValueError: no exits before the last, or one output (regression): no distribution.
     """
 
     stages: ClassVar[tuple[Stage, ...]] = (
         FIRST,
         Stage("exits", self_distillation, of_other_exits),
     )
+
+    def __init__(self, exits: Exits) -> None:
+        check_other_exits("fastbert", exits)
+        if exits.num_classes == 1:
+            raise ValueError("objective 'fastbert' needs classes, got one output (regression)")

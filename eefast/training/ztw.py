@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from eefast.labels import task_loss
-from eefast.training.objectives import exit_logits_of, register_objective
+from eefast.training.objectives import Exits, exit_logits_of, register_objective
 from eefast.training.stages import Stage
-from eefast.training.two_stage import FIRST, THEN_EXITS
+from eefast.training.two_stage import FIRST, THEN_EXITS, check_other_exits
 
 if TYPE_CHECKING:
     from eefast.multi_exit import MultiExitOutput
@@ -31,12 +31,14 @@ class ZTW:
         frozen: False for one stage, sum_i CE(p_i, y), in which the backbone learns as well.
 
     Raises:
-        ValueError: frozen is not True or False.
+        ValueError: frozen is not True or False, or it is True and there are no other exits.
     """
 
-    def __init__(self, *, frozen: bool = True) -> None:
+    def __init__(self, exits: Exits, *, frozen: bool = True) -> None:
         if not isinstance(frozen, bool):
             raise ValueError(f"ztw: frozen must be True or False, got {frozen!r}")
+        if frozen:
+            check_other_exits("ztw", exits)
         self.stages: Sequence[Stage] | None = (FIRST, THEN_EXITS) if frozen else None
 
     def __call__(

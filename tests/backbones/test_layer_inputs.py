@@ -80,7 +80,7 @@ def test_select_none(name: str, attention: str, batch: int) -> None:
 def test_select_keeps_order_and_shared_tensors() -> None:
     mask = torch.arange(12.0).reshape(4, 1, 1, 3)
     bias = torch.ones(1, 2, 3, 3)
-    chosen = MPNetContext(mask, bias).select(torch.tensor([2, 0, 2]))
+    chosen = MPNetContext(mask, position_bias=bias).select(torch.tensor([2, 0, 2]))
     assert chosen.mask is not None
     assert torch.equal(chosen.mask, mask[[2, 0, 2]])
     assert chosen.position_bias is bias

@@ -36,7 +36,7 @@ def test_the_window_matters_and_is_shared_where_nothing_is_padded() -> None:
     assert context.sliding.shape == (1, 1, 10, 10)
     assert context.select(torch.tensor([2])).sliding is context.sliding
     for index, same in ((1, True), (2, False)):
-        everything = type(context)(None, None, context.tables)
+        everything = type(context)(tables=context.tables)
         a, b = (backbone.layer(index, hidden, given) for given in (context, everything))
         assert torch.equal(a, b) is same
     assert started(backbone, **tokens(3, WINDOW - 1))[1].sliding is None

@@ -209,7 +209,7 @@ def test_bad_calls():
     with pytest.raises(ValueError, match="NaN scores"):
         calibrate("pabee", replace(trace, scores=trace.scores * math.nan))
     with pytest.raises(ValueError, match="regression"):
-        calibrate("beem", ExitTrace(torch.zeros(2, 3, 1), torch.zeros(3).long()))
+        calibrate("beem", ExitTrace(torch.zeros(2, 3, 1), torch.zeros(3)))
     with pytest.raises(ValueError, match="at least one setting"):
         calibrate("pabee", trace, space=[])
     for policy in (PABEE(1), ExitTrace, 3):

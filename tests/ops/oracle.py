@@ -35,7 +35,7 @@ def signals_of(z: list[float]) -> tuple[int, float, float]:
 
 def advance_one(
     score: float,
-    previous: int,
+    agree: bool,
     signals: tuple[int, float, float],
     keep: Keep,
     gain: Gain,
@@ -45,9 +45,9 @@ def advance_one(
     votes: float = math.nan,
 ) -> float:
     """S_i of one sample, read off the table of policies."""
-    prediction, confidence, entropy = signals
+    _, confidence, entropy = signals
     holds = {
-        "agree": prediction == previous,
+        "agree": agree,
         "entropy": entropy < tau,
         "confidence": confidence > tau,
     }
@@ -100,6 +100,7 @@ class Sample:
         self.prediction = int(state.prediction[number])
         self.votes = None if state.votes is None else state.votes[number].tolist()
         self.memory = None if state.memory is None else state.memory[number].tolist()
+        self.output = state.logits[number, 0].item()  # with one class, of the exit before
 
     def meet(self, z, row_output, table, exit, keep, gain, accumulate, kind, scorer) -> list[float]:
         """One exit. Gives the logits that are written if the sample leaves here."""
@@ -132,8 +133,9 @@ class Sample:
             q = network_of(scorer, features)
         if self.memory is not None:
             self.memory[exit - 1] = q
-        self.score = advance_one(self.score, previous, now, keep, gain, weight, tau, q, count)
-        self.prediction = now[0]
+        agree = now[0] == previous and (len(z) > 1 or abs(z[0] - self.output) < tau)
+        self.score = advance_one(self.score, agree, now, keep, gain, weight, tau, q, count)
+        self.prediction, self.output = now[0], z[0]
         return answer
 
 
@@ -173,4 +175,6 @@ def exit_step(
             out.logits[sample] = torch.tensor(answer, dtype=torch.float64)
         else:
             out.running[exit - 1] = True
+            if classes == 1:
+                out.logits[sample] = it.output
     return out

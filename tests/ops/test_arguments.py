@@ -94,6 +94,14 @@ NETWORK = dict(scorer_kind=ScorerKind.NETWORK, scorer=torch.zeros(2, 3 + 1 + 4))
         (bad(gain=Gain.SCORE), ValueError, "SCORE needs a scorer"),
         (bad(gain=Gain.VOTES), ValueError, "VOTES needs Accumulate.VOTES"),
         (bad(accumulate=Accumulate.VOTES), ValueError, "state.votes must be given"),
+        (
+            bad(
+                state=lambda s: with_votes(s)._replace(logits=torch.zeros(4, 1)),
+                accumulate=Accumulate.VOTES,
+            ),
+            ValueError,
+            "with one class AGREE compares .* and needs Accumulate.NONE, got Accumulate.VOTES",
+        ),
         (bad(state=with_votes), ValueError, "state.votes must be given if and only if"),
         (bad(state=with_memory), ValueError, "without a scorer"),
         (bad(scorer_kind=ScorerKind.ROW), ValueError, r"head.weight .* \[4, 8\]"),

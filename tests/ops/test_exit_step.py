@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eefast.ops import ExitState, Gain, HeadWeights, Keep
+from eefast.ops import ExitState, Gain, HeadWeights, Keep, ScorerKind
 from tests.ops import oracle
 from tests.ops.cases import (
     IMPLS,
@@ -51,6 +51,39 @@ def test_poolers_of_all_sizes(impl, scale):
         impl, hidden, head, table_of(1), ExitState.start(7, 3, 1),
         exit=1, layer=1, keep=Keep.NEVER, gain=Gain.CONFIDENCE,
     )  # fmt: skip
+
+
+OUTPUTS = [  # of six exits; agreements in a row at each; the exit that answers when two are wanted
+    ([1.0, 1.25, 1.5, 9.0, 9.0, 9.0], [0, 1, 2], 3),
+    ([0.0, 0.0, -0.25, 9.0, 9.0, 9.0], [0, 1, 2], 3),  # the first exit has none to agree with
+    ([1.0, 1.5, 1.25, 1.0, 9.0, 9.0], [0, 0, 1, 2], 4),  # 0.5 is not less than tau
+    ([0.0, 0.25, 9.0, 9.25, 9.5, 7.0], [0, 1, 0, 1, 2], 5),
+    ([1.0, math.nan, 1.0, 1.25, 1.25, 7.0], [0, 0, 0, 1, 2], 5),
+    ([math.inf, math.inf, math.inf, 1.0, 1.25, 7.0], [0, 0, 0, 0, 1, 0], 6),
+    ([-1.0, 1.0, -1.0, 1.0, -1.0, 1.0], [0] * 6, 6),
+]
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("kind", [ScorerKind.NONE, ScorerKind.ROW])
+def test_one_output_agrees_where_it_moves_by_less_than_tau(impl, kind):
+    """Regression, PABEE's Eq. 3 with patience 2 and tau 0.5."""
+    outputs, counts, exits = zip(*OUTPUTS, strict=True)
+    z, n = torch.tensor(outputs).T, len(exits)
+    weight = torch.ones(1 + (kind is ScorerKind.ROW), 1)
+    table, state = table_of(6, threshold=2.0, tau=0.5), ExitState.start(n, 1, 6)
+    samples = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    for exit in range(1, 7):
+        state = run(
+            impl, z[exit - 1, samples, None], HeadWeights(None, None, weight, None), table, state,
+            exit=exit, layer=exit, keep=Keep.AGREE, gain=Gain.AGREE, scorer_kind=kind, rows=samples,
+        )  # fmt: skip
+        running = [number for number in range(n) if exits[number] > exit]
+        assert [state.score[i].item() for i in running] == [counts[i][exit - 1] for i in running]
+    assert state.exit_layer.tolist() == list(exits)
+    assert state.score.tolist() == [count[-1] for count in counts]
+    wanted = torch.tensor([z[exit - 1, number] for number, exit in enumerate(exits)])
+    torch.testing.assert_close(state.logits[:, 0], wanted, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("impl", IMPLS)

@@ -107,19 +107,19 @@ def test_one_class_is_certain():
 @pytest.mark.parametrize("gain", Gain)
 @given(
     score=st.floats(-100, 100, width=32),
-    previous=st.integers(-1, 2),
+    agree=st.booleans(),
     z=st.lists(st.floats(-8, 8, width=32), min_size=3, max_size=3),
     weight=st.floats(0, 3, width=32),
     tau=st.floats(0, 1, width=32),
     q=st.floats(0, 1, width=32),
     votes=st.integers(1, 9),
 )
-def test_one_step_of_every_kind(keep, gain, score, previous, z, weight, tau, q, votes):
+def test_one_step_of_every_kind(keep, gain, score, agree, z, weight, tau, q, votes):
     now = signals(torch.tensor([z]))
     known = (now.prediction.item(), now.confidence.item(), now.entropy.item())
-    wanted = advance_one(score, previous, known, keep, gain, weight, tau, q, votes)
+    wanted = advance_one(score, agree, known, keep, gain, weight, tau, q, votes)
     got = advance(
-        torch.tensor([score]), torch.tensor([previous]), now,
+        torch.tensor([score]), torch.tensor([agree]), now,
         keep=keep, gain=gain, weight=torch.tensor(weight), tau=torch.tensor(tau),
         q=torch.tensor([q]), votes=torch.tensor([float(votes)]),
     )  # fmt: skip
@@ -132,7 +132,7 @@ def test_an_indicator_that_does_not_hold_adds_nothing_whatever_the_weight(gain, 
     now = signals(torch.tensor([[0.0, 0.0]]))  # entropy 1, confidence 0.5
     tau = 0.5 if gain is Gain.ENTROPY_BELOW else 0.6
     got = advance(
-        torch.tensor([0.25]), torch.tensor([1]), now,
+        torch.tensor([0.25]), torch.tensor([False]), now,
         keep=Keep.ALWAYS, gain=gain, weight=weight, tau=tau,
     )  # fmt: skip
     assert got.item() == 0.25
@@ -141,7 +141,7 @@ def test_an_indicator_that_does_not_hold_adds_nothing_whatever_the_weight(gain, 
 def test_a_dropped_score_is_forgotten_even_if_it_was_nan():
     now = signals(torch.tensor([[0.0, 1.0]]))
     got = advance(
-        torch.tensor([math.nan]), torch.tensor([0]), now,
+        torch.tensor([math.nan]), torch.tensor([False]), now,
         keep=Keep.AGREE, gain=Gain.CONFIDENCE, weight=1.0, tau=0.0,
     )  # fmt: skip
     torch.testing.assert_close(got, now.confidence)
@@ -208,7 +208,7 @@ def test_the_default_dtype_and_device_do_not_matter():
             values, answer, leaves = recurrence.step(
                 values, z[exit - 1], table, exit, scorer=scorers[exit - 1]
             )
-        return [*values, answer, leaves]
+        return [t for t in (*values, answer, leaves) if t is not None]
 
     plain = play()
     torch.set_default_dtype(torch.float64)

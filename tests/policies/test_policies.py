@@ -223,7 +223,11 @@ def test_a_policy_of_your_own_takes_a_few_lines():
             lambda: policy_from_dict({**PABEE(1).to_dict(), "num_exits": "4"}).check(4, 2),
             "calibrated for '4' exits, got 4",
         ),
-        (lambda: PABEE(1).check(4, 1), r"regression.*Never\(\) or Budgeted"),
+        (lambda: Entropy(0.5).check(4, 1), r"regression.*use PABEE\(patience, tolerance\), Never"),
+        (lambda: BEEM(1.0, 1.0).check(4, 1), "decides by class probabilities"),
+        (lambda: Voting(1).check(4, 1), "decides by class probabilities"),
+        (lambda: PABEE(1).check(4, 1), "'pabee' with one output .* tau, which must be greater"),
+        (lambda: PABEE(1, -0.1), "tolerance must be in"),
         (lambda: replace(PABEE(1), num_exits=3).check(4, 2), "calibrated for 3 exits, got 4"),
         (lambda: Voting(-1), "threshold must be in"),
         (lambda: Voting(2, 1.0), r"exponent must be in \[0, 1\], got 1.0"),
@@ -237,9 +241,9 @@ def test_errors_name_the_argument(make, words):
         make()
 
 
-def test_one_output_suits_fixed_depths_only():
-    Never().check(4, 1)
-    Budgeted(2).check(4, 1)
+@pytest.mark.parametrize("policy", [Never(), Budgeted(2), PABEE(1, 0.1)])
+def test_one_output_suits_fixed_depths_and_agreement(policy):
+    policy.check(4, 1)
 
 
 def test_a_policy_without_default_setting_says_so():

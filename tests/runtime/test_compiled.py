@@ -12,7 +12,14 @@ from transformers import Trainer, TrainingArguments
 from transformers.utils import ModelOutput
 
 import eefast
-from eefast import EarlyExitOutput, MultiExitModel, attach_exits, compile
+from eefast import (
+    EarlyExitOutput,
+    MultiExitModel,
+    attach_exits,
+    compile,
+    record_trace,
+    simulate,
+)
 from eefast.policies import BEEM, PABEE, Budgeted, Confidence, Never
 from eefast.runtime.registry import RUNTIMES
 from tests.backbones.families import model_of, tokens
@@ -124,14 +131,23 @@ def test_what_cannot_be_compiled(model):
         compile(model, Never(), runtime="runahead")
 
 
-def test_regression_heads_take_fixed_depths_only():
+def test_regression_exits_where_its_output_settles_or_at_a_fixed_depth():
     model = tiny_model(classes=1)
-    inputs = inputs_for(model, 3)
-    out = compile(model, Budgeted(2))(**inputs, labels=torch.tensor([0.5, 1.0, 2.0]))
+    inputs = inputs_for(model, 8)
+    labels = torch.arange(8.0)
+    out = compile(model, Budgeted(2))(**inputs, labels=labels)
     torch.testing.assert_close(out.logits, model(**inputs).exit_logits[1])
     assert out.loss.isfinite()
-    with pytest.raises(ValueError, match=r"regression.*use Never\(\) or Budgeted"):
-        compile(model, PABEE(1))
+    trace = record_trace(model, [{**inputs, "labels": labels[:, None]}])
+    moves = trace.logits[..., 0].diff(dim=0).abs()
+    policy = PABEE(1, moves[0].median().item() * 1.01)
+    out, wanted = compile(model, policy)(**inputs), simulate(policy, trace)
+    assert torch.equal(out.exit_layer.long(), wanted.exit_layer)
+    assert len(set(wanted.exit.tolist())) > 1  # or the test shows nothing
+    torch.testing.assert_close(out.prediction, wanted.prediction)
+    torch.testing.assert_close(out.prediction, out.logits[:, 0])
+    with pytest.raises(ValueError, match=r"regression.*use PABEE\(patience, tolerance\), Never"):
+        compile(model, Confidence(0.9))
     with pytest.warns(UserWarning, match="no calibrated"), pytest.raises(ValueError, match="regr"):
         compile(model)
 

@@ -17,3 +17,11 @@ def learned_trace(exits=5, samples=400, classes=3, seed=0):
     right = (logits.argmax(-1) == labels).float()
     scores = torch.sigmoid(2 * right - 1 + torch.randn(exits, samples, generator=g))
     return ExitTrace(logits, labels, scores=scores)
+
+
+def regression_trace(exits=5, samples=200, seed=0):
+    """One output, which settles with depth on the label."""
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.randn(samples, generator=g)
+    depth = torch.arange(1, exits + 1)[:, None]
+    return ExitTrace((labels + torch.randn(exits, samples, generator=g) / depth)[..., None], labels)

@@ -45,6 +45,25 @@ def test_repr_is_short():
     )
 
 
+def test_a_trace_of_one_output(tmp_path):
+    trace = ExitTrace(torch.randn(2, 5, 1), torch.arange(5, dtype=torch.float64)[:, None])
+    assert trace.labels.dtype == torch.float32
+    assert trace.labels.tolist() == [0, 1, 2, 3, 4]
+    assert repr(trace) == "ExitTrace(2 exits, 5 samples, one output)"
+    assert repr(simulate(Never(), trace)) == (
+        "Simulation(5 samples; layer speed-up 1.00, samples at each exit: [0, 5])"
+    )
+    trace.save(tmp_path / "trace.safetensors")
+    loaded = ExitTrace.load(tmp_path / "trace.safetensors")
+    assert torch.equal(loaded.labels, trace.labels)
+    assert loaded.metric("spearman").tolist() == trace.metric("spearman").tolist()
+    for figure in (trace.accuracies, trace.exits_at_chance):
+        with pytest.raises(ValueError, match=r"pearson, spearman with one output \(regression\)"):
+            figure()
+    with pytest.raises(ValueError, match=r"labels must be \[5\], got \[4\]"):
+        ExitTrace(trace.logits, trace.labels[:4])
+
+
 def test_save_and_load(tmp_path):
     trace = ExitTrace(torch.randn(2, 5, 3), torch.tensor([0, 1, 2, 1, 0]), (3, 6))
     trace.save(tmp_path / "trace.safetensors")

@@ -196,6 +196,57 @@ def test_a_full_disk_is_one_error_that_can_be_gone_on_from(tokenizer, tmp_path, 
     assert is_finished(out)
 
 
+SECOND = [("exits", step) for step in range(6)]  # steps of the second stage
+
+
+def staged():
+    return tiny_model(objective="deebert")
+
+
+@pytest.fixture(scope="module")
+def staged_at_once(tokenizer, tmp_path_factory):
+    """A model that was trained without an interruption: 4 steps in stage 1, 6 in stage 2."""
+    out = tmp_path_factory.mktemp("staged-at-once") / "out"
+    fine_tune(staged(), tokenizer, rows(), out, epochs=(1, 1.5), batch_size=8)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("stop", "again"),
+    [
+        (("backbone", 3), [("backbone", 2), ("backbone", 3), *SECOND]),
+        (("exits", 0), SECOND),
+        (("exits", 3), SECOND[2:]),
+    ],
+)
+def test_a_training_of_two_stages_goes_on_where_it_was(
+    tokenizer, tmp_path, monkeypatch, staged_at_once, stop, again
+):
+    out, trained, step = tmp_path / "out", [], Trainer.training_step
+
+    def training_step(self, model, *args, **kwargs):
+        trained.append((self.model.stage.name, self.state.global_step))
+        if trained[-1] == stop:
+            raise KeyboardInterrupt
+        return step(self, model, *args, **kwargs)
+
+    def train(model):
+        fine_tune(model, tokenizer, rows(), out, epochs=(1, 1.5), batch_size=8, save_steps=2)
+
+    monkeypatch.setattr(Trainer, "training_step", training_step)
+    model = staged()
+    with pytest.raises(KeyboardInterrupt, match=r"go on from .*stage-\d/checkpoint-\d"):
+        train(model)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    trained.clear()
+    model, stop = staged(), None
+    train(model)
+    assert trained == again
+    assert equal(weights(out), weights(staged_at_once))
+    assert equal(weights(out), model.state_dict())
+    assert not (out / "checkpoints").exists()
+
+
 def test_a_folder_of_something_else_is_left_alone(tokenizer, tmp_path):
     tiny_model().save_pretrained(tmp_path / "out")
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
@@ -213,6 +264,7 @@ def test_a_folder_of_something_else_is_left_alone(tokenizer, tmp_path):
         (dict(learning_rate=-1.0), "learning_rate must be a finite number"),
         (dict(epochs=math.inf), "epochs must be a finite number"),
         (dict(epochs="3"), "epochs must be a finite number, 0 or more; got '3'"),
+        (dict(epochs=[1, 2]), "epochs must be one number, or 1: one for each stage of objective"),
         (dict(batch_size=0), "batch_size must be a whole number, 1 or more"),
         (dict(save_steps=0.5), "save_steps must be a whole number, 1 or more"),
         (

@@ -69,6 +69,7 @@ def test_gates_and_exits_learn_together_after_the_backbone():
     assert names[1][1] == {"objective.raw", *heads}
     assert "objective.raw" not in names[0][1]
     joint = tiny_model(objective="jei-dnn", objective_options={"frozen": False}).train()
+    joint.objective.progress = 0.5
     joint(**batch).loss.backward()
     assert all(p.grad is not None for p in joint.parameters())
     assert [stage.name for stage in stages(joint)] == ["training"]

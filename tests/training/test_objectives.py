@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eefast import MultiExitOutput
-from eefast.training import objective, register_objective
+from eefast.training import Exits, objective, register_objective
 from tests.models import inputs_for, tiny_model
 
 LABELS = torch.tensor([0, 2, 1, 1])
@@ -33,12 +33,13 @@ def loss_of(name, exits, labels=LABELS, scores=None, **options):
     )
 
 
-def test_weighted_is_the_depth_weighted_cross_entropy(exits):
+@pytest.mark.parametrize("name", ["weighted", "pabee", "pcee", "pcee-v1"])
+def test_weighted_is_the_depth_weighted_cross_entropy(exits, name):
     wanted = sum(
         i * sum(cross_entropy(z[n], LABELS[n]) for n in range(4)) / 4
         for i, z in enumerate(exits, 1)
     ) / (1 + 2 + 3)
-    assert loss_of("weighted", exits).item() == pytest.approx(wanted, rel=1e-5)
+    assert loss_of(name, exits).item() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_beem_is_equation_1(exits):
@@ -59,7 +60,7 @@ def test_the_teacher_learns_from_labels_only(exits):
     torch.testing.assert_close(from_beem, exits[-1].grad)
 
 
-@pytest.mark.parametrize("name", ["beem", "weighted"])
+@pytest.mark.parametrize("name", ["beem", "weighted", "pabee", "pcee", "pcee-v1"])
 def test_one_output_is_regression(name):
     exits, labels = (torch.tensor([[1.0], [2.0]]), torch.tensor([[0.0], [4.0]])), [1.0, 3.0]
     wanted = (1 * (0 + 1) / 2 + 2 * (1 + 1) / 2) / 3
@@ -83,7 +84,8 @@ def test_losses_are_float32_whatever_comes_in(exits, name):
 
 def test_unknown_objectives_and_options():
     with pytest.raises(
-        ValueError, match=r"unknown objective 'luck'; there are \['beem', 'berxit', 'eeic', .*"
+        ValueError,
+        match=r"unknown objective 'luck'; there are \['beem', 'berxit', 'branchynet', .*",
     ):
         objective("luck")
     with pytest.raises(
@@ -106,12 +108,28 @@ def test_an_objective_of_your_own_sees_the_whole_output():
     assert output.to_tuple()[0] is output.loss
 
 
+def test_an_objective_may_need_to_know_the_model():
+    with pytest.raises(TypeError, match=r"made for a model: objective\('elasticbert', Exits"):
+        objective("elasticbert")
+    with pytest.raises(TypeError, match=r"no options \['luck'\]; there are \['weights'\]"):
+        objective("msdnet", Exits((1, 2), (1.0, 1.0), 3), luck=1)
+
+
 def test_two_objectives_cannot_have_one_name():
     with pytest.raises(ValueError, match="an objective named 'beem' already: beem"):
 
         @register_objective("beem")
         def other(output, labels):
             return labels
+
+    with pytest.raises(ValueError, match="an objective named 'eeic' already: eeic"):
+
+        @register_objective("test-new", "eeic")
+        def several(output, labels):
+            return labels
+
+    with pytest.raises(ValueError, match="unknown objective 'test-new'"):
+        objective("test-new")
 
 
 def test_options_are_saved_with_the_model(tmp_path):

@@ -137,7 +137,7 @@ def test_errors_of_stages():
         break
     assert next(stages(model)).name == "backbone"
     with pytest.raises(ValueError, match=r"'exits' of objective 'deebert' has nothing to train"):
-        list(stages(tiny_model(objective="deebert", exits=[4])))
+        list(stages(tiny_model(objective="deebert", share_head=True)))
     model = tiny_model(objective="deebert")
     model.requires_grad_(False)
     with pytest.raises(ValueError, match="'backbone' of objective 'deebert' has nothing to train"):
@@ -180,7 +180,7 @@ def test_a_modules_parameters_are_the_models(tmp_path):
     for stage in stages(model):
         if stage.name == "temperatures":
             assert with_gradients(model) == {"objective.raw"}
-        trainer(model, tmp_path / "runs").train()
+        trainer(model, tmp_path / "runs", callbacks=[TrainingProgress()]).train()
         assert (model.objective.raw - 3).abs().min() > 1e-4
     model.eval().save_pretrained(tmp_path / "saved")
     loaded = MultiExitModel.from_pretrained(tmp_path / "saved")
@@ -197,4 +197,6 @@ def test_progress_goes_from_0_to_1_in_each_stage(tmp_path):
         assert model.objective.seen == [0, 0.25, 0.5, 0.75]
         assert model.objective.progress is None
         model.objective.seen.clear()
+        with pytest.raises(ValueError, match=r"'test-temperatures' changes .*TrainingProgress\(\)"):
+            trainer(model, tmp_path).train()
     trainer(tiny_model(), tmp_path, callbacks=[TrainingProgress()]).train()  # has no use for it

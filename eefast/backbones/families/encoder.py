@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from eefast.backbones.base import Backbone, Context, Inputs
-from eefast.backbones.masks import attention_bias, hides_nothing
+from eefast.backbones.masks import attention_bias, hides_nothing, mean_of_shown
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -19,11 +19,16 @@ class EncoderContext(Context):
     """The same for all layers."""
 
     mask: Tensor | None = None  # (B, 1, 1, T), added to the attention scores; None hides nothing
+    shown: Tensor | None = None  # (B, T) bool: which tokens count in a mean; None: all
 
     def select(self, rows: Tensor) -> EncoderContext:
         if self.mask is None:
             return self
-        return dataclasses.replace(self, mask=self.mask.index_select(0, rows))
+        return dataclasses.replace(
+            self,
+            mask=selected(self.mask, rows),
+            shown=None if self.shown is None else selected(self.shown, rows),
+        )
 
 
 class EncoderBackbone(Backbone):
@@ -48,6 +53,7 @@ class EncoderBackbone(Backbone):
     }
     main_inputs: ClassVar[tuple[str, ...]] = ("input_ids", "inputs_embeds")
     absent: Mapping[str, float] = {"attention_mask": 1, "token_type_ids": 0}
+    readouts: ClassVar[tuple[str, ...]] = ("first", "mean")
 
     def __init__(self, model: PreTrainedModel) -> None:
         config: Any = model.config
@@ -102,7 +108,15 @@ class EncoderBackbone(Backbone):
     def _context(self, hidden: Tensor, mask: Tensor | None, inputs: Inputs) -> EncoderContext:
         """What the layers need beside `hidden` [B, T, D], computed once per call."""
         implementation = self.model.config._attn_implementation
-        return EncoderContext(attention_bias(mask, hidden, implementation))
+        return EncoderContext(attention_bias(mask, hidden, implementation), self._shown(mask))
+
+    def _shown(self, mask: Tensor | None) -> Tensor | None:
+        """Which tokens [B, T] count in a mean; None: all, or none is taken."""
+        return mask != 0 if self._reads_mean and mask is not None else None
+
+    @property
+    def _reads_mean(self) -> bool:
+        return self._chosen_readout == "mean"
 
     def layer(self, index: int, hidden: Tensor, context: Any) -> Tensor:
         """The hidden states [B, T, D] after layer `index`, given those before it.
@@ -121,3 +135,19 @@ class EncoderBackbone(Backbone):
     def _run(self, module: nn.Module, hidden: Tensor, context: Any) -> Tensor:
         after: Tensor = module(hidden, context.mask)
         return after
+
+    def readout(self, index: int, hidden: Tensor, context: Any) -> tuple[Tensor, Tensor | None]:
+        """The first token of each row, or the mean [R, D] over its tokens; past the final norm."""
+        norm = self._final_norm()
+        if self._reads_mean:
+            return mean_of_shown(hidden if norm is None else norm(hidden), context.shown), None
+        return (hidden if norm is None else norm(hidden[:, 0])), None
+
+    def _final_norm(self) -> nn.Module | None:
+        """The norm after the last layer, which every exit's vector passes."""
+        return None
+
+
+def selected(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Some rows of a tensor that has one per sample; one with a single row for all is itself."""
+    return tensor if len(tensor) == 1 else tensor.index_select(0, rows)

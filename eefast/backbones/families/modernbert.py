@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from eefast.backbones.base import Inputs
-from eefast.backbones.families.encoder import EncoderBackbone, EncoderContext
-from eefast.backbones.masks import mean_of_shown, window_bias
+from eefast.backbones.families.encoder import EncoderBackbone, EncoderContext, selected
+from eefast.backbones.masks import window_bias
 from eefast.backbones.registry import register_backbone
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -24,21 +24,19 @@ class ModernBertContext(EncoderContext):
 
     sliding: Tensor | None = None  # (B or 1, 1, T, T), or `mask` where the window hides nothing
     tables: Mapping[str, tuple[Tensor, Tensor]] | None = None  # cosines, sines: (B or 1, T, E)
-    shown: Tensor | None = None  # (B, T) bool: which tokens count in a mean; None: all
 
     def select(self, rows: Tensor) -> ModernBertContext:
-        def of_rows(tensor: Tensor) -> Tensor:
-            return tensor if len(tensor) == 1 else tensor.index_select(0, rows)
+        def of_rows(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else selected(tensor, rows)
 
-        mask = None if self.mask is None else of_rows(self.mask)
-        if self.sliding is self.mask:
-            sliding = mask
-        else:
-            sliding = None if self.sliding is None else of_rows(self.sliding)
+        mask = of_rows(self.mask)
+        sliding = mask if self.sliding is self.mask else of_rows(self.sliding)
         assert self.tables is not None
-        tables = {kind: (of_rows(cos), of_rows(sin)) for kind, (cos, sin) in self.tables.items()}
-        shown = None if self.shown is None else self.shown.index_select(0, rows)
-        return ModernBertContext(mask, sliding, tables, shown)
+        tables = {
+            kind: (selected(cos, rows), selected(sin, rows))
+            for kind, (cos, sin) in self.tables.items()
+        }
+        return ModernBertContext(mask, of_rows(self.shown), sliding, tables)
 
 
 @register_backbone("modernbert")
@@ -60,7 +58,7 @@ class ModernBertBackbone(EncoderBackbone):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
         self._types = dict.fromkeys(model.config.layer_types)
-        self._mean = model.config.classifier_pooling == "mean"
+        self._chosen_readout = "mean" if model.config.classifier_pooling == "mean" else "first"
 
     def _stack(self, model: Any) -> Mapping[str, nn.Module]:
         layers: Mapping[str, nn.Module] = model.layers._modules
@@ -71,7 +69,8 @@ class ModernBertBackbone(EncoderBackbone):
         return hidden
 
     def _context(self, hidden: Tensor, mask: Tensor | None, inputs: Inputs) -> ModernBertContext:
-        full = super()._context(hidden, mask, inputs).mask
+        common = super()._context(hidden, mask, inputs)
+        full = common.mask
         tokens, config = hidden.shape[1], self.model.config
         sliding = full
         if SLIDING in self._types and tokens >= config.sliding_window:  # else it hides nothing
@@ -81,8 +80,7 @@ class ModernBertBackbone(EncoderBackbone):
             positions = torch.arange(tokens, device=hidden.device)[None]
         rotary = self.model.rotary_emb
         tables = {kind: rotary(hidden, positions, kind) for kind in self._types}
-        given = inputs.get("attention_mask") if self._mean else None
-        return ModernBertContext(full, sliding, tables, None if given is None else given != 0)
+        return ModernBertContext(full, common.shown, sliding, tables)
 
     def _run(self, module: nn.Module, hidden: Tensor, context: Any) -> Tensor:
         kind: Any = module.attention_type
@@ -90,9 +88,6 @@ class ModernBertBackbone(EncoderBackbone):
         after: Tensor = module(hidden, mask, context.tables[kind])
         return after
 
-    def readout(self, index: int, hidden: Tensor, context: Any) -> tuple[Tensor, Tensor | None]:
-        """A vector [R, D] per row: as the family's own classifier reads the last layer."""
-        norm = self.model.final_norm
-        if self._mean:
-            return mean_of_shown(norm(hidden), context.shown), None
-        return norm(hidden[:, 0]), None
+    def _final_norm(self) -> nn.Module:
+        norm: nn.Module = self.model.final_norm
+        return norm

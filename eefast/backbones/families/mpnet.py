@@ -34,8 +34,8 @@ class MPNetBackbone(RobertaBackbone):
     }
 
     def _context(self, hidden: Tensor, mask: Tensor | None, inputs: Inputs) -> MPNetContext:
-        mask = super()._context(hidden, mask, inputs).mask
-        return MPNetContext(mask, self._position_bias(hidden))
+        common = super()._context(hidden, mask, inputs)
+        return MPNetContext(common.mask, common.shown, self._position_bias(hidden))
 
     def _position_bias(self, hidden: Tensor) -> Tensor:
         """The bias [1, heads, T, T] of all layers and samples: it depends on the length alone.

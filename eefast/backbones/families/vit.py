@@ -33,6 +33,6 @@ class ViTBackbone(EncoderBackbone):
         dtype = embeddings.patch_embeddings.projection.weight.dtype
         return embeddings(inputs["pixel_values"].to(dtype)), EncoderContext()
 
-    def readout(self, index: int, hidden: Tensor, context: Any) -> tuple[Tensor, Tensor | None]:
-        """A vector [R, D] per row: as the family's own classifier reads the last layer."""
-        return self.model.layernorm(hidden[:, 0]), None
+    def _final_norm(self) -> nn.Module:
+        norm: nn.Module = self.model.layernorm
+        return norm

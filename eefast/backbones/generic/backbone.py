@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -38,6 +39,8 @@ class GenericBackbone(Backbone):
             name for name in (model.main_input_name, "inputs_embeds") if name in self.takes
         )
         super().__init__(model, anatomy.widths, anatomy.costs)
+        if model.main_input_name == "input_ids":
+            self.readouts = ("first", "last", "mean")  # type: ignore[misc]
         if not anatomy.padded:
             self.padding = {}
         paths = list(dict.fromkeys(anatomy.calls))
@@ -52,6 +55,11 @@ class GenericBackbone(Backbone):
             if getattr(model.config, name, False):  # transformers would hang hooks on the layers
                 self._settings[name] = False
         self._rows: dict[Any, Rows] = {}
+
+    def choose_readout(self, readout: str) -> None:
+        """See `Backbone.choose_readout`."""
+        super().choose_readout(readout)
+        self.anatomy = dataclasses.replace(self.anatomy, pooling=readout)
 
     def check(self, inputs: Inputs) -> tuple[int, int | None]:
         """As `Backbone.check`; inputs without known axes may have any shape."""
