@@ -9,8 +9,10 @@ from typing import Any
 from eefast.calibration.beem import calibrate_beem
 from eefast.calibration.beem_theorem import theorem_condition
 from eefast.calibration.costs import Costs
+from eefast.calibration.eenet import calibrate_eenet
 from eefast.calibration.expectation import expectation
 from eefast.calibration.goal import Goal
+from eefast.calibration.jei_dnn import calibrate_jei_dnn
 from eefast.calibration.msdnet import calibrate_msdnet
 from eefast.calibration.righttool import calibrate_righttool
 from eefast.calibration.search import search
@@ -26,6 +28,8 @@ _RECIPES: dict[str, Callable[..., Policy]] = {
     "msdnet": calibrate_msdnet,
     "righttool": calibrate_righttool,
     "ztw": calibrate_ztw,
+    "eenet": calibrate_eenet,
+    "jei-dnn": calibrate_jei_dnn,
 }
 """Papers that choose their numbers in another way than by trying settings: recipe(trace, goal)."""
 

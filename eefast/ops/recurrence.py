@@ -267,7 +267,7 @@ class Recurrence(NamedTuple):
             index = now.prediction[:, None]
             answer = votes.scatter_add(1, index, torch.full_like(votes[:, :1], MAJORITY_MARGIN))
         if scorer is not None and votes is not None and memory is not None:
-            q = network_score(scorer, z, now, votes, memory[:, : exit - 1])
+            q = network_score(scorer, network_features(z, now, votes, memory[:, : exit - 1]))
         if memory is not None and q is not None:
             memory = memory.clone()
             memory[:, exit - 1] = q
@@ -306,22 +306,30 @@ def signals(
     return Signals(logits.argmax(-1), probability.amax(-1), entropy)
 
 
-def network_score(
-    scorer: Tensor,  # (H, F + 2) float32: of every unit F weights, its bias and its output weight
+def network_features(
     logits: Tensor,  # (N, C) float32, as the signals saw them
     now: Signals,  # of (N,)
     votes: Tensor,  # (N, C) float32, this exit's vote among them
     earlier: Tensor,  # (N, exit - 1) float32: the scores of the exits before
 ) -> Tensor:
-    """A NETWORK scorer's q, [N] float32 (EENet, Eq. 5-9).
+    """What a NETWORK scorer reads, [N, F] float32 (EENet, Eq. 5-7).
 
-    Its features are F = C + 3 + (exit - 1) numbers: the C probabilities, the confidence, 1 minus
-    the normalised entropy, the share of the class with most votes, and the earlier scores. q is
-    sigmoid(sum_h out_h * leaky_relu(w_h . f + b_h)); a unit of zero weights and bias 1 is the
-    output's bias.
+    F = C + 3 + (exit - 1) numbers: the C probabilities, the confidence, 1 minus the normalised
+    entropy, the share of the class with most votes, and the earlier scores.
     """
     certain = torch.stack([now.confidence, 1 - now.entropy, votes.amax(-1) / votes.sum(-1)], dim=-1)
-    features = torch.cat([logits.softmax(-1), certain, earlier], dim=-1)
+    return torch.cat([logits.softmax(-1), certain, earlier], dim=-1)
+
+
+def network_score(
+    scorer: Tensor,  # (H, F + 2) float32: of every unit F weights, its bias and its output weight
+    features: Tensor,  # (N, F) float32, see `network_features`
+) -> Tensor:
+    """A NETWORK scorer's q, [N] float32 (EENet, Eq. 8 and 9).
+
+    q = sigmoid(sum_h out_h * leaky_relu(w_h . f + b_h)); a unit of zero weights and bias 1 is the
+    output's bias.
+    """
     weights, bias, out = scorer[:, :-2], scorer[:, -2], scorer[:, -1]
     units = torch.nn.functional.leaky_relu(features @ weights.T + bias, NEGATIVE_SLOPE)
     return (units @ out).sigmoid()

@@ -5,10 +5,12 @@ from eefast.policies.base import Columns, Policy, policy_class, policy_from_dict
 from eefast.policies.beem import BEEM
 from eefast.policies.berxit import BERxiT
 from eefast.policies.branchynet import BranchyNet, DeeBERT
+from eefast.policies.eenet import EENet
 from eefast.policies.elasticbert import ElasticBERT
 from eefast.policies.expected import Expected
 from eefast.policies.fastbert import FastBERT
 from eefast.policies.fixed import Budgeted, Never
+from eefast.policies.jei_dnn import JEIDNN
 from eefast.policies.leebert import LeeBERT
 from eefast.policies.msdnet import MSDNet
 from eefast.policies.mue import MuE
@@ -24,6 +26,7 @@ from eefast.policies.ztw import ZTW
 
 __all__ = [
     "BEEM",
+    "JEIDNN",
     "PABEE",
     "PALBERT",
     "PCEE",
@@ -36,6 +39,7 @@ __all__ = [
     "Confidence",
     "DeeBERT",
     "EEICPatience",
+    "EENet",
     "ElasticBERT",
     "Entropy",
     "Expected",

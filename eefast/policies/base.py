@@ -78,7 +78,7 @@ class Columns(NamedTuple):
     tau: Values = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Policy(ABC):
     """A rule that says at which exit a sample exits.
 
@@ -87,8 +87,8 @@ class Policy(ABC):
     `expected` it records the accuracy and speed-up that it found.
 
     Fields are what JSON can hold, tensors, or tuples of tensors; tensors are saved beside the JSON
-    (see `tensors`). A policy with tensors is a `@dataclass(frozen=True, eq=False)`, since tensors
-    have no plain equality.
+    (see `tensors`). A policy with tensors is a `@dataclass(frozen=True, eq=False)`, so that
+    `Policy` compares it: tensors have no plain equality.
     """
 
     name: ClassVar[str]
@@ -116,6 +116,21 @@ class Policy(ABC):
     def __new__(cls: type[P], *args: Any, **kwargs: Any) -> P:
         check_whole(cls)
         return super().__new__(cls)
+
+    def __eq__(self, other: object) -> bool:
+        """For policies with tensors, which dataclasses cannot compare."""
+        if not isinstance(other, Policy) or type(other) is not type(self):
+            return NotImplemented
+        ours, theirs = self._fields(), other._fields()
+        tensors, others = self.tensors(), other.tensors()
+        return (
+            all(tensors_in(k, v) or v == theirs[k] for k, v in ours.items())
+            and tensors.keys() == others.keys()
+            and all(map(torch.equal, tensors.values(), others.values()))
+        )
+
+    def __hash__(self) -> int:
+        return hash(type(self))
 
     @property
     @abstractmethod

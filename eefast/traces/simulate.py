@@ -120,10 +120,11 @@ def simulate_all(policies: Iterable[Policy], trace: ExitTrace) -> list[Simulatio
             similarity=trace.similarity is not None,
         )
         table = policy.table(trace.num_exits)
-        # What scores depend on. The weights of networks are not compared.
-        network = id(policy) if policy.scorer is ScorerKind.NETWORK else None
+        # What scores depend on.
         weights_and_tau = tuple(table[:, ::2].flatten().tolist())
         used = policy.exits_used(trace.num_exits)
+        networks = [policy.scorer_weights(exit) for exit in used]
+        network = tuple(w.cpu().numpy().tobytes() for w in networks if w is not None)
         scoring = policy.recurrence, used, weights_and_tau, network
         alike.setdefault(scoring, []).append((number, policy, table))
     outcomes: dict[int, Simulation] = {}

@@ -9,10 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eefast.labels import task_loss
-from eefast.training.objectives import exit_logits_of, register_objective
+from eefast.training.objectives import exit_logits_of, exit_scores_of, register_objective
 
 if TYPE_CHECKING:
     from eefast.multi_exit import MultiExitOutput
+
+
+def certainty_loss(
+    logits: Tensor,  # (B, C)
+    score: Tensor,  # (B,)
+    labels: Tensor,  # (B,)
+) -> Tensor:
+    """Squared error of a learned score against whether the exit is right: (q - [argmax p = y])^2.
+
+    Whether it is right is a constant to the score.
+    """
+    return F.mse_loss(score, (logits.argmax(-1) == labels).to(score.dtype))
 
 
 @register_objective("berxit")
@@ -48,12 +60,7 @@ class BERxiT:
         labels: Tensor,  # (B,)
     ) -> Tensor:
         """The loss of this step, a scalar."""
-        exit_logits, scores = exit_logits_of(output), output.exit_scores
-        if scores is None:
-            raise ValueError(
-                "objective 'berxit' trains learned scores, and the model's heads have no scorer: "
-                "eefast.attach_exits(..., scorer_row=True)"
-            )
+        exit_logits, scores = exit_logits_of(output), exit_scores_of(output, "berxit")
         if exit_logits[0].shape[-1] == 1:
             raise ValueError("objective 'berxit' needs classes, got one output (regression)")
         if torch.is_grad_enabled():
@@ -62,6 +69,5 @@ class BERxiT:
                 return task_loss(exit_logits[-1], labels)
         losses = []
         for logits, score in zip(exit_logits, scores, strict=True):
-            right = (logits.argmax(-1) == labels).to(score.dtype)
-            losses.append(task_loss(logits, labels) + F.mse_loss(score, right))
+            losses.append(task_loss(logits, labels) + certainty_loss(logits, score, labels))
         return torch.stack(losses).sum()

@@ -131,6 +131,20 @@ def exit_logits_of(output: MultiExitOutput) -> Sequence[Tensor]:
     return output.exit_logits
 
 
+def exit_scores_of(output: MultiExitOutput, name: str) -> Sequence[Tensor]:
+    """Learned score of every exit, L times [B] float32, for the objective of that name.
+
+    Raises:
+        ValueError: the model's heads have no scorer.
+    """
+    if output.exit_scores is None:
+        raise ValueError(
+            f"objective {name!r} trains learned scores, and the model's heads have no scorer: "
+            "eefast.attach_exits(..., scorer_row=True)"
+        )
+    return output.exit_scores
+
+
 def depth_weighted(losses: Sequence[Tensor]) -> Tensor:
     """sum(i L_i) / sum(i)."""
     weights = range(1, len(losses) + 1)

@@ -1,0 +1,83 @@
+"""Thresholds by quota: how many samples shall leave at each exit, and those that want to most."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+STEPS = 60
+"""Of the bisection: the ratio is then as exact as floats have it."""
+
+STEEPEST = 60.0
+"""|ln ratio| at which all samples leave at one end, whatever the prior."""
+
+
+def quota_thresholds(
+    scores: Tensor,  # (L, N): of every sample at every exit
+    shares: Tensor,  # (L,): of the samples that shall leave at each exit; sum 1
+) -> list[float]:
+    """Thresholds of all exits, leaving at score >= t (EENet, Algorithm 1; MSDNet's are alike).
+
+    At each exit those of the samples still there that score highest leave, round(N p_k) of them,
+    and the threshold is the lowest score among them. At the last exit it is -infinity.
+
+    Where the algorithm as printed would lose samples or let too many go: a quota of 0 lets none
+    leave (infinity); a quota larger than what is left takes all that is left; and samples that
+    share the lowest score leave together, as they will at inference. A NaN score never leaves.
+    """
+    samples = scores.shape[1]
+    left = torch.ones(samples, dtype=torch.bool, device=scores.device)
+    thresholds = []
+    for score, share in zip(scores[:-1], shares[:-1], strict=True):
+        able = score[left & ~score.isnan()]
+        quota = min(round(samples * share.item()), len(able))
+        lowest = able.topk(quota).values[-1].item() if quota else math.inf
+        thresholds.append(lowest)
+        left &= ~(score >= lowest)
+    return [*thresholds, -math.inf]
+
+
+def budget_thresholds(
+    scores: Tensor,  # (L, N)
+    prior: Tensor,  # (L,) greater than 0
+    costs: Tensor,  # (L,) float64, ascending: of a sample that leaves at each exit
+    budget: float,
+) -> list[float]:
+    """`quota_thresholds` for p_k ~ prior_k * ratio^k, the largest ratio that meets the budget.
+
+    The mean cost of the samples is then at most `budget`, and as near to it as quotas of whole
+    samples get. With a constant prior that is MSDNet's geometric exit distribution (Huang et al.,
+    2018, section 4; the ratio may exceed 1, for budgets near the whole network's). For less than
+    the first exit costs all leave there.
+    """
+    depth = torch.arange(len(costs), dtype=torch.float64, device=prior.device)
+
+    def thresholds_at(slope: float) -> tuple[list[float], bool]:
+        shares = (prior.double().log() + slope * depth).softmax(0)
+        thresholds = quota_thresholds(scores, shares)
+        return thresholds, _mean_cost(scores, thresholds, costs) <= budget
+
+    low, high = -STEEPEST, STEEPEST
+    found, meets = thresholds_at(high)
+    if meets:
+        return found
+    found, _ = thresholds_at(low)
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        thresholds, meets = thresholds_at(middle)
+        if meets:
+            found, low = thresholds, middle
+        else:
+            high = middle
+    return found
+
+
+def _mean_cost(scores: Tensor, thresholds: list[float], costs: Tensor) -> float:
+    """Mean cost of samples that leave at the first exit where score >= threshold."""
+    limits = torch.tensor(thresholds, device=scores.device)[:, None]
+    leaves = scores >= limits
+    leaves[-1] = True
+    first = leaves.int().argmax(0)  # of equals the first
+    return costs.to(scores.device)[first].mean().item()
