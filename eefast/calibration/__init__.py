@@ -97,6 +97,11 @@ def calibrate(
     goal = Goal(target_speedup, max_accuracy_drop, budget, costs, metric)
     check_metric(metric, trace.num_classes)
     recipe = _RECIPES.get(policy.name)
+    if recipe and trace.num_classes == 1:
+        raise ValueError(
+            f"policy {policy.name!r} decides by class probabilities, and the trace has one output "
+            "(regression): calibrate 'pabee' or 'budgeted'"
+        )
     chosen = recipe(trace, goal, **options) if recipe else search(policy, trace, goal, **options)
     outcome = simulate(chosen, trace)
     chosen = dataclasses.replace(chosen, num_exits=trace.num_exits, num_classes=trace.num_classes)

@@ -328,3 +328,9 @@ def test_costs_may_be_a_list_and_without_them_layers_count():
         assert chosen == calibrate("budgeted", trace, target_speedup=10 / exit)
         assert chosen == calibrate("budgeted", trace, budget=0.1 * exit, costs=[0.1] * 10)
         assert chosen == calibrate("budgeted", replace(trace, costs=(3.0,) * 10), budget=3 * exit)
+
+
+@pytest.mark.parametrize("name", ["beem", "msdnet", "righttool", "ztw", "eenet", "jei-dnn"])
+def test_recipes_by_probabilities_refuse_a_regression(name):
+    with pytest.raises(ValueError, match=f"'{name}' decides by class probabilities"):
+        calibrate(name, regression_trace(), metric="pearson")
