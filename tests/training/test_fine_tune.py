@@ -114,6 +114,20 @@ def test_only_a_complete_checkpoint_is_gone_on_from(
     assert equal(weights(out), weights(at_once))
 
 
+def test_a_training_goes_on_with_the_same_batches_in_its_second_epoch(tokenizer, tmp_path, steps):
+    at_once, out = tmp_path / "at-once", tmp_path / "out"
+    options = dict(batch_size=8, epochs=2, save_steps=3)
+    fine_tune(tiny_model(), tokenizer, rows(), at_once, **options)
+    steps.stop = 7
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(tiny_model(), tokenizer, rows(), out, **options)
+    steps.stop = None
+    steps.clear()
+    fine_tune(tiny_model(), tokenizer, rows(), out, **options)
+    assert steps == [6, 7]
+    assert equal(weights(out), weights(at_once))
+
+
 def test_a_damaged_checkpoint_does_not_outlive_those_after_it(tokenizer, tmp_path, steps):
     out = tmp_path / "out"
     cut(interrupted(tokenizer, out, steps) / "optimizer.pt")
