@@ -61,7 +61,7 @@ def calibrate(
     from eefast.measure import terminal_table
     from eefast.policies import Budgeted, policy_class
     from eefast.prediction import longest_text
-    from eefast.traces import cached_trace
+    from eefast.traces import cached_trace, simulate
     from eefast.training.fine_tune import batches
     from eefast_cli.common import load, warn_of_exits_at_chance
 
@@ -98,9 +98,14 @@ def calibrate(
         _row(f"fixed depth, {layer} layer{'s' * (layer > 1)}", fixed.expected),
         _row(f"full depth, {trace.exit_layers[-1]} layers", full.expected),
     ]
+    columns = ["", "accuracy", "layer speed-up"]
+    if metric != "accuracy":
+        columns.append(metric)
+        for row, of_row in zip(rows, (chosen, fixed, full), strict=True):
+            row.append(f"{simulate(of_row, trace).metric(metric):.3f}")
     title = f"expected, from {len(table)} samples, with 95 % intervals"
     console = Console()
-    console.print(terminal_table(title, ["", "accuracy", "layer speed-up"], rows))
+    console.print(terminal_table(title, columns, rows))
     console.print(
         "They were chosen on these samples, which makes them look a little better than they are.\n"
         f"stored in {model} as its policy {policy!r}",

@@ -63,9 +63,14 @@ def load_checkpoint(path: str | Path, format: Format = "auto") -> MultiExitModel
             raise ValueError(f"{folder}: format {format!r} has no backbone {base!r}")
     if layout.twins is not None:
         _drop_twins(folder, weights, layout.twins, base)
-    backbone = _backbone_config(described, base)
-    heads = layout.heads(base, backbone.num_hidden_layers, weights.keys())
-    model = _empty(described, backbone, heads, weights)
+    try:
+        backbone = _backbone_config(described, base)
+        heads = layout.heads(base, backbone.num_hidden_layers, weights.keys())
+        model = _empty(described, backbone, heads, weights)
+    except Exception as error:  # transformers and torch raise what they stumble on
+        raise ValueError(
+            f"{folder / 'config.json'} describes no model of type {_FAMILIES[base]!r}: {error!r}"
+        ) from None
     names = {name: _source(name, base, heads) for name in model.state_dict()}
     shapes = {names[name]: tensor.shape for name, tensor in model.state_dict().items()}
     unused = {f"{base}.{name}" for name in _BUFFERS}

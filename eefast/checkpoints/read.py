@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -27,7 +26,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint folder {folder}")
     try:
         described = json.loads((folder / "config.json").read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise FileNotFoundError(f"{folder} holds no checkpoint: it has no config.json") from None
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'} holds no JSON: {error}") from None
@@ -52,8 +51,14 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as weights: {error}") from None
+    except OSError:
+        raise
+    except pickle.UnpicklingError:  # whose message says how to run the file's code all the same
+        raise ValueError(
+            f"{path} cannot be read as weights: it is damaged, or holds more than tensors by name"
+        ) from None
+    except Exception as error:  # of damaged files torch raises what it stumbles on
+        raise ValueError(f"{path} cannot be read as weights: {error!r}") from None
     if not isinstance(loaded, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in loaded.items()
     ):

@@ -38,9 +38,13 @@ class BERxiT:
     a constant to it; into the layers below its gradients do flow.
 
     A step is a call with gradients enabled, and the first is odd: under Trainer that is one batch
-    of training on each device. So with gradient accumulation the batches of one update alternate,
-    and a resumed run begins with an odd step. Evaluation has the loss of odd steps and counts for
-    nothing.
+    of training on each device. So with gradient accumulation the batches of one update alternate.
+    A run that goes on needs `eefast.training.TrainingProgress`, which `fine_tune` has, to go on
+    with the right step: without it the first is odd. Evaluation has the loss of odd steps and
+    counts for nothing.
+
+    Attributes:
+        steps: number of steps so far.
 
     The released code differs: q is the probability of being wrong, with soft targets, and its
     scorer is trained alone, afterwards.
@@ -52,7 +56,7 @@ class BERxiT:
     needs_scores: ClassVar[bool] = True
 
     def __init__(self) -> None:
-        self._steps = 0
+        self.steps = 0
 
     def __call__(
         self,
@@ -64,8 +68,8 @@ class BERxiT:
         if exit_logits[0].shape[-1] == 1:
             raise ValueError("objective 'berxit' needs classes, got one output (regression)")
         if torch.is_grad_enabled():
-            self._steps += 1
-            if self._steps % 2 == 0:
+            self.steps += 1
+            if self.steps % 2 == 0:
                 return task_loss(exit_logits[-1], labels)
         losses = []
         for logits, score in zip(exit_logits, scores, strict=True):

@@ -22,6 +22,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from eefast.policies.values import whole
 from eefast.training.metrics import exit_accuracies, exit_correlations
@@ -117,7 +118,6 @@ def fine_tune(
         learning_rate=learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=0.1,
-        train_sampling_strategy="group_by_length",
         seed=seed,
         bf16=not on_gpu or torch.cuda.is_bf16_supported(),
         use_cpu=not on_gpu,
@@ -137,7 +137,7 @@ def fine_tune(
                 continue  # a later stage has begun with what this one has learned
             if count > 1:
                 logger.warning("stage %r of %r", stage.name, model.config.objective)
-            trainer = Trainer(
+            trainer = _Trainer(
                 model,
                 TrainingArguments(output_dir=str(folder), num_train_epochs=passes, **options),
                 DataCollatorWithPadding(tokenizer),
@@ -187,3 +187,26 @@ def _check_lengths(name: str, encoded: Dataset | None, model: Any) -> None:
             f"{name} has a text of {longest} tokens, and the model takes {limit}: encode it with "
             f"max_length={limit} or less"
         )
+
+
+class _ByLength(LengthGroupedSampler):
+    """Batches of texts of similar length, in an order that follows from seed and epoch alone.
+
+    transformers' own draws the order from torch's generator, which dropout moves on: a training
+    that goes on in its second epoch would see the batches of another one.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths)
+        self._seed = seed
+
+    def set_epoch(self, epoch: int) -> None:
+        """Trainer calls it before each epoch, in a training that goes on too."""
+        self.generator = torch.Generator().manual_seed(self._seed + epoch)
+
+
+class _Trainer(Trainer):
+    def _get_train_sampler(self, train_dataset: Any = None) -> _ByLength:
+        encoded: Any = self.train_dataset
+        lengths = [len(ids) for ids in encoded["input_ids"]]
+        return _ByLength(self.args.train_batch_size, lengths, self.args.seed)

@@ -18,6 +18,7 @@ options, then called as above. What it may have beside, each only where it is ne
   have no values after `from_pretrained`, which makes models without memory first.)
 - `stages`, instead of the call: what is trained first, and what then (`eefast.training.stages`);
 - `progress`, None at first: in training the part of it that is done (`TrainingProgress`);
+- `steps`: in training the number of steps that are done (`TrainingProgress`);
 - `gradient_factors(exit)`: two numbers by which the gradients are multiplied that reach the layer
   of an exit (1-based) from the exit's head, and from the layers above.
 """

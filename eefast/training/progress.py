@@ -16,6 +16,8 @@ class TrainingProgress(TrainerCallback):
     is set to the part of Trainer's steps that are done, in [0, 1) (with stages: of the current
     one's), and to None after the last. Without this callback such an objective is not trained: the
     model raises a ValueError. `fine_tune` has it.
+
+    An attribute `steps` is set to the number of Trainer's steps that are done, before each step.
     """
 
     def on_step_begin(
@@ -26,7 +28,9 @@ class TrainingProgress(TrainerCallback):
         **others: Any,
     ) -> None:
         """Before each step."""
-        _set(others["model"], state.global_step / state.max_steps)
+        set_progress(others["model"], state.global_step / state.max_steps)
+        if hasattr(others["model"].objective, "steps"):
+            others["model"].objective.steps = state.global_step
 
     def on_train_end(
         self,
@@ -36,9 +40,10 @@ class TrainingProgress(TrainerCallback):
         **others: Any,
     ) -> None:
         """After the last step."""
-        _set(others["model"], None)
+        set_progress(others["model"], None)
 
 
-def _set(model: Any, progress: float | None) -> None:
+def set_progress(model: Any, progress: float | None) -> None:
+    """Tell the objective of a model, if it wants to know."""
     if hasattr(model.objective, "progress"):
         model.objective.progress = progress

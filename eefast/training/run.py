@@ -20,8 +20,15 @@ from eefast.files import write_whole
 
 logger = logging.getLogger(__name__)
 
-_CHANGES = {"_name_or_path", "architectures", "dtype", "policies", "transformers_version"}
-"""Fields of a config that another version, saving, or calibration may change."""
+_CHANGES = {
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "policies",
+    "transformers_version",
+    "use_cache",
+}
+"""Fields of a config that another version, saving, calibration, or Trainer may change."""
 
 
 class Run:

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from eefast.training.progress import set_progress
+
 if TYPE_CHECKING:
     from eefast.multi_exit import MultiExitOutput
     from eefast.training.objectives import Objective
@@ -96,6 +98,7 @@ def stages(model: Any) -> Generator[Stage, None, None]:
             yield stage
     finally:
         model.stage = None
+        set_progress(model, None)  # which an interruption leaves somewhere
         for parameter in trainable:
             parameter.requires_grad_(True)
 

@@ -133,6 +133,9 @@ def test_what_does_not_fit_is_refused_and_listed(tmp_path, case, change, words):
         ("deebert", {}, "lacks bert.encoder.highway.0.classifier.bias, .* besides classifiers.0"),
         ("pabee", {"model_type": "roberta"}, "has model_type 'roberta', the weights 'bert'"),
         ("pabee", {"num_hidden_layers": 4}, "lacks bert.encoder.layer.3.*classifiers.3"),
+        ("pabee", {"num_hidden_layers": "3"}, "config.json describes no .*'num_hidden_layers'"),
+        ("pabee", {"num_hidden_layers": 0}, "config.json describes no model of type 'bert'"),
+        ("pabee", {"hidden_act": "foo"}, "config.json describes no .*foo"),
         ("pabee", [], r"config.json must hold an object, got \[\]"),
     ],
 )
@@ -161,7 +164,14 @@ class Code:
 def test_weights_are_data_only(tmp_path, capsys):
     released.write(tmp_path, {}, "bert")
     bad = tmp_path / "pytorch_model.bin"
-    for content in (pickle.dumps(Code(), 2), b"PK\x03\x04 cut off", b""):
+    for content in (
+        pickle.dumps(Code(), 2),
+        b"PK\x03\x04 cut off",
+        b"",
+        b"P",
+        b"a text",
+        b"\x80\x02X\x01\x00\x00\x00\x85.",
+    ):
         bad.write_bytes(content)
         with pytest.raises(ValueError, match=r"pytorch_model\.bin cannot be read as weights"):
             load_checkpoint(tmp_path)

@@ -48,6 +48,11 @@ def test_the_policy_is_stored_and_what_to_expect_of_it_is_shown(
         row = next(line for line in out.splitlines() if name in line)
         assert f"{outcome.accuracy:.3f}" in row
         assert f"{outcome.layer_speedup:.2f}" in row
+        if "metric" in rule:
+            assert "f1" in out
+            chosen = {policy: wanted, f"fixed depth, {fixed.exit} layer": fixed}
+            outcome = simulate(chosen.get(name, Budgeted(2)), trace)
+            assert row.rstrip(" │").endswith(f"{outcome.metric('f1'):.3f}")
     assert f"stored in {model_folder} as its policy {policy!r}" in out
 
 

@@ -114,6 +114,35 @@ def test_only_a_complete_checkpoint_is_gone_on_from(
     assert equal(weights(out), weights(at_once))
 
 
+def test_a_training_goes_on_alike_in_its_second_epoch(tokenizer, tmp_path, steps):
+    """With the same batches, and at the same step of BERxiT's two."""
+    at_once, out = tmp_path / "at-once", tmp_path / "out"
+    options = dict(batch_size=8, epochs=2, save_steps=5)
+    fine_tune(tiny_model(objective="berxit"), tokenizer, rows(), at_once, **options)
+    steps.stop = 6
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(tiny_model(objective="berxit"), tokenizer, rows(), out, **options)
+    steps.stop = None
+    steps.clear()
+    fine_tune(tiny_model(objective="berxit"), tokenizer, rows(), out, **options)
+    assert steps == [5, 6, 7]
+    assert equal(weights(out), weights(at_once))
+
+
+def test_the_same_model_goes_on_too(tokenizer, tmp_path, steps):
+    """As when a notebook's cell is run again: Trainer has changed its config, and its progress."""
+    out, model = tmp_path / "out", tiny_model(objective="shallow-deep")
+    steps.stop = 3
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(model, tokenizer, rows(), out, batch_size=8, save_steps=2)
+    assert model.objective.progress is None
+    steps.stop = None
+    steps.clear()
+    fine_tune(model, tokenizer, rows(), out, batch_size=8, save_steps=2)
+    assert steps == [2, 3]
+    assert equal(weights(out), model.state_dict())
+
+
 def test_a_damaged_checkpoint_does_not_outlive_those_after_it(tokenizer, tmp_path, steps):
     out = tmp_path / "out"
     cut(interrupted(tokenizer, out, steps) / "optimizer.pt")
