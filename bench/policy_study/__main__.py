@@ -23,7 +23,7 @@ from bench.policy_study.page import draw, markdown, tables
 from bench.policy_study.results import results
 from bench.policy_study.runs import runs_of, train_all
 from bench.policy_study.settings import STUDIES
-from bench.policy_study.systems import SYSTEMS, System, known
+from bench.policy_study.systems import SYSTEMS, System
 from bench.policy_study.times import timed
 from eefast.files import write_whole
 
@@ -42,12 +42,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, help="only these")
     parser.add_argument("--time", action="store_true", help="also measure some on the clock")
     options = parser.parse_args(arguments)
-    systems = known()
     names = STUDIES if options.all else options.studies or [DEFAULT]
     studies = [STUDIES[name] for name in names]
     alone = not (options.all or options.studies)  # the default run
     if not options.results:
-        objectives = [system.objective for system in systems]
+        objectives = [system.objective for system in SYSTEMS]
         runs = [
             run
             for study in studies
@@ -58,12 +57,10 @@ def main(arguments: list[str] | None = None) -> None:
             train_all(runs, FOLDER)
         except (FileNotFoundError, KeyboardInterrupt) as error:
             sys.exit(str(error))
-    write_page(FOLDER, PAGE, systems, time=options.time)
+    write_page(FOLDER, PAGE, SYSTEMS, time=options.time)
 
 
-def write_page(
-    folder: Path, page: Path, systems: Sequence[System] = SYSTEMS, *, time: bool = False
-) -> None:
+def write_page(folder: Path, page: Path, systems: Sequence[System], *, time: bool = False) -> None:
     """Results, pictures and page of the traces in a folder."""
     found = results(folder, systems, workers=os.cpu_count() or 1)
     write_whole(folder / "results.json", json.dumps(found, indent=1) + "\n")

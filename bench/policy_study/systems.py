@@ -7,15 +7,13 @@ compared with: the model cut to k layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eefast.calibration import calibrate
 from eefast.policies import Policy, policy_class
 from eefast.traces import ExitTrace, pareto_front, trade_off
-from eefast.training import objective
 
 FIXED = "fixed"
 
@@ -116,20 +114,3 @@ class Calibrator:
             if "reaches target_speedup" in str(error):  # only a recipe knows
                 return None
             raise
-
-
-def known(systems: Iterable[System] = SYSTEMS) -> tuple[System, ...]:
-    """The systems whose policy and objective are registered; the others are named in a line."""
-    found, missing = [], []
-    for system in systems:
-        try:
-            policy_class(system.policy)
-            with suppress(TypeError):  # some are made for a model
-                objective(system.objective)
-        except ValueError:
-            missing.append(system.name)
-        else:
-            found.append(system)
-    if missing:
-        print(f"skipped, not registered: {', '.join(missing)}")
-    return tuple(found)

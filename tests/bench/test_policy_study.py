@@ -40,7 +40,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "DEFAULT", "small")
     monkeypatch.setattr(command, "FOLDER", tmp_path / "docs" / "policy_study")
     monkeypatch.setattr(command, "PAGE", tmp_path / "docs" / "policy_study.md")
-    monkeypatch.setattr(command, "known", lambda: SYSTEMS)
+    monkeypatch.setattr(command, "SYSTEMS", SYSTEMS)
     monkeypatch.setattr(command.os, "cpu_count", lambda: 1)
     monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
     monkeypatch.setattr(results, "BEEM_SETTINGS", results.BEEM_SETTINGS[:1])
