@@ -23,7 +23,7 @@ from eefast.traces import ExitTrace
 
 LEARNING_RATE = 3e-3
 L2 = 0.01
-"""Weight of the L2 regularisation, the paper's."""
+"""Weight of the L2 regularisation, the paper's; decoupled from Adam's steps, see below."""
 
 PATIENCE = 50
 """Epochs without a lower loss after which training ends, the paper's."""
@@ -53,10 +53,11 @@ def calibrate_eenet(
     Where this differs from the paper: Eq. 12 gets the minus sign that it lacks. Training takes the
     whole trace at once, over which Eq. 11 to 15 sum, at Adam's rate 0.003, for at most 1000 epochs
     (the paper: stochastic gradient descent or Adam, it says both, at 1e-4 in batches of a size that
-    it does not name). Earlier scores b_k are constants to the scorers that read them, as in the
-    released code; the paper leaves it open. And the mean of the learned r_k is tilted until it
-    costs what the budget allows (see `eefast.calibration.quotas.budget_thresholds`): L_budget is
-    one loss among three, and alone leaves a rest.
+    it does not name). L2 is decoupled (AdamW): as a part of the gradient, which Adam scales up, it
+    would leave the scores constant. Earlier scores b_k are constants to the scorers that read them,
+    as in the released code; the paper leaves it open. And the mean of the learned r_k is tilted
+    until it costs what the budget allows (see `eefast.calibration.quotas.budget_thresholds`):
+    L_budget is one loss among three, and alone leaves a rest.
 
     Args:
         trace: every exit's logits on validation data.
@@ -138,7 +139,7 @@ def fit(
     right = (trace.logits.argmax(-1) == trace.labels).T.float().cpu()  # (N, L): q of Eq. 3
     costs = costs.float()
     weights = _initial(features.shape[-1], len(features), hidden, seed)
-    optimizer = torch.optim.Adam(
+    optimizer = torch.optim.AdamW(
         [w for exit in weights for w in exit], lr=LEARNING_RATE, weight_decay=L2
     )
     lowest, waited = math.inf, 0

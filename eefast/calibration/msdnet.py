@@ -10,6 +10,7 @@ from torch import Tensor
 
 from eefast.calibration.costs import Costs
 from eefast.calibration.goal import Goal
+from eefast.calibration.quotas import cut
 from eefast.calibration.search import search
 from eefast.ops.recurrence import signals
 from eefast.policies import MSDNet
@@ -30,7 +31,8 @@ def calibrate_msdnet(
     equal shares, is the released code's.) Otherwise the released code's 39 ratios are tried.
 
     Exit by exit, theta_i is the confidence of the least confident sample that must leave for the
-    shares up to i to have left. (The released code rounds the number of each exit down, so that the
+    shares up to i to have left; here, halfway to the next (see `eefast.calibration.quotas.cut`).
+    (The released code rounds the number of each exit down, so that the
     rounding of all goes to the last exit, and the budget may be missed.)
 
     Args:
@@ -71,8 +73,8 @@ def thresholds(trace: ExitTrace, leaving: Tensor) -> tuple[float, ...]:
         confidence = signals(logits).confidence
         gone = samples - int(running.sum())
         wanted = math.ceil(samples * share - 1e-9) - gone  # 0.1 + 0.2 of 10 are 3
-        ranked = confidence[running].sort(descending=True).values
-        chosen.append(ranked[wanted - 1].item() if 0 < wanted <= len(ranked) else math.inf)
+        left = confidence[running]
+        chosen.append(cut(left, min(max(wanted, 0), len(left))))
         running &= confidence < chosen[-1]
     return (*chosen, 0.0)  # the last exit always answers
 

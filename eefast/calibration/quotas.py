@@ -14,6 +14,26 @@ STEEPEST = 60.0
 """|ln ratio| at which all samples leave at one end, whatever the prior."""
 
 
+def cut(
+    scores: Tensor,  # (N,) without NaN
+    quota: int,  # 0 to N
+) -> float:
+    """The threshold that the `quota` highest scores reach, and those that equal the last of them.
+
+    It lies halfway to the next lower score: on a score itself, rounding would decide at inference,
+    where the same sample may be computed in another batch. Infinity for a quota of 0.
+    """
+    if not quota:
+        return math.inf
+    ranked = scores.sort(descending=True).values
+    lowest = ranked[quota - 1]
+    lower = ranked[ranked < lowest]
+    if not len(lower):
+        return lowest.item()
+    middle = lowest - (lowest - lower[0]) / 2
+    return (middle if middle > lower[0] else lowest).item()
+
+
 def quota_thresholds(
     scores: Tensor,  # (L, N): of every sample at every exit
     shares: Tensor,  # (L,): of the samples that shall leave at each exit; sum 1
@@ -21,7 +41,8 @@ def quota_thresholds(
     """Thresholds of all exits, leaving at score >= t (EENet, Algorithm 1; MSDNet's are alike).
 
     At each exit those of the samples still there that score highest leave, round(N p_k) of them,
-    and the threshold is the lowest score among them. At the last exit it is -infinity.
+    and the threshold is the lowest score among them; here, halfway to the next (see `cut`). At the
+    last exit it is -infinity.
 
     Where the algorithm as printed would lose samples or let too many go: a quota of 0 lets none
     leave (infinity); a quota larger than what is left takes all that is left; and samples that
@@ -33,9 +54,8 @@ def quota_thresholds(
     for score, share in zip(scores[:-1], shares[:-1], strict=True):
         able = score[left & ~score.isnan()]
         quota = min(round(samples * share.item()), len(able))
-        lowest = able.topk(quota).values[-1].item() if quota else math.inf
-        thresholds.append(lowest)
-        left &= ~(score >= lowest)
+        thresholds.append(cut(able, quota))
+        left &= ~(score >= thresholds[-1])
     return [*thresholds, -math.inf]
 
 

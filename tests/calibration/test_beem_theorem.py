@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from eefast import ExitTrace, calibrate
@@ -52,6 +52,7 @@ def by_the_paper(policy, trace):
 @given(st.integers(0, 10**6), st.floats(0.3, 2))
 def test_it_is_the_papers(seed, scale):
     trace = learned_trace(exits=4, samples=80, seed=seed)
+    assume(trace.accuracies().max() < 1)  # the formula divides by p and by each q_i
     policy = BEEM.cost(4, [scale * alpha for alpha in (0.2, 0.5, 0.6, 0)])
     got = theorem_condition(policy, trace)
     assert [condition.exit for condition in got] == [1, 2, 3]

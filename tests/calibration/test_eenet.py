@@ -8,6 +8,8 @@ import torch
 from eefast import ExitTrace, calibrate, simulate
 from eefast.calibration import Costs, eenet
 from eefast.calibration.eenet import fit, scheduler_loss
+from eefast.calibration.features import scores_of
+from eefast.policies import EENet
 from tests.ops.oracle import signals_of
 from tests.traces.made import learned_trace
 
@@ -50,6 +52,18 @@ def test_the_loss_is_equations_11_to_15():
         got = scheduler_loss(utility, assignment, right, costs, budget, 0.1, 0.3).item()
         lists = [x.tolist() for x in (utility, assignment, right, costs)]
         assert got == pytest.approx(plain_loss(*lists, budget, 0.1, 0.3))
+
+
+def test_scores_tell_right_answers_from_wrong_ones(monkeypatch):
+    monkeypatch.setattr(eenet, "EPOCHS", 400)
+    whole = ExitTrace.load("docs/demo/tweets/validation.safetensors")
+    trace = ExitTrace(whole.logits[:, :800], whole.labels[:800])
+    fitted = fit(trace, torch.arange(1, 7), 3.0, alpha=0.01, beta=1e-4, hidden=2.0, seed=0)[0]
+    scores = scores_of(EENet(math.inf, fitted), trace)
+    for score, logits in zip(scores, trace.logits, strict=True):
+        right = logits.argmax(-1) == trace.labels
+        below = (score[right][:, None] > score[~right]).double().mean()  # area under the ROC curve
+        assert below > 0.6
 
 
 def test_survival_is_outside_the_graph():

@@ -30,7 +30,8 @@ def by_the_paper(trace, shares):
         out = {n for n in left if confidence[i][n] >= theta}
         left -= out
         gone = samples - len(left)
-        chosen.append(theta)
+        stay = [confidence[i][n] for n in left]
+        chosen.append((theta + max(stay)) / 2 if out and stay else theta)
     return [*chosen, 0.0]
 
 

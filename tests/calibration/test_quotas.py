@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eefast.calibration.quotas import budget_thresholds, quota_thresholds
+from eefast.calibration.quotas import budget_thresholds, cut, quota_thresholds
 
 
 def algorithm_1(scores, shares):
@@ -22,6 +22,9 @@ def algorithm_1(scores, shares):
                 gone.add(n)
                 thresholds[k] = scores[k][n]
         gone |= {n for n in range(samples) if scores[k][n] >= thresholds[k]}
+        stay = [scores[k][n] for n in range(samples) if n not in gone]
+        if stay and count:
+            thresholds[k] = (thresholds[k] + max(stay)) / 2
     return [*thresholds[:-1], -math.inf]
 
 
@@ -43,7 +46,7 @@ def test_quotas_by_hand():
     scores = torch.tensor([[0.1, 0.9, 0.5, 0.8], [0.7, 0.0, 0.6, 0.0], [0.0] * 4])
     shares = torch.tensor([0.5, 0.25, 0.25])
     got = quota_thresholds(scores, shares)  # samples 1 and 3, then 0, then 2
-    assert got == pytest.approx([0.8, 0.7, -math.inf])
+    assert got == pytest.approx([(0.8 + 0.5) / 2, (0.7 + 0.6) / 2, -math.inf])
     none_at_first = quota_thresholds(scores, torch.tensor([0.0, 1.0, 0.0]))
     assert none_at_first == [math.inf, 0.0, -math.inf]
 
@@ -80,3 +83,11 @@ def test_a_constant_prior_is_a_geometric_distribution():
 
 def test_less_than_the_first_exit_costs_is_the_first_exit():
     assert budget_thresholds(torch.rand(3, 5), torch.ones(3), torch.arange(1.0, 4.0), 0.5)[0] >= 0
+
+
+def test_neighbouring_scores_are_told_apart():
+    low = torch.tensor(0.5)
+    high = torch.nextafter(low, torch.tensor(1.0))
+    threshold = torch.tensor(cut(torch.stack([low, high]), 1))
+    assert high >= threshold
+    assert low < threshold
