@@ -89,7 +89,7 @@ NETWORK = dict(scorer_kind=ScorerKind.NETWORK, scorer=torch.zeros(2, 3 + 1 + 4))
         (bad(layer=0), ValueError, "layer"),
         (bad(layer=1 << 16), ValueError, r"layer must be in 1\.\.65535"),
         (bad(keep=9), ValueError, "9"),
-        (bad(gain=9), ValueError, "9"),
+        (bad(gain=10), ValueError, "10"),
         (bad(keep=Keep.NOT_SCORE), ValueError, "NOT_SCORE needs a scorer"),
         (bad(gain=Gain.SCORE), ValueError, "SCORE needs a scorer"),
         (bad(gain=Gain.VOTES), ValueError, "VOTES needs Accumulate.VOTES"),

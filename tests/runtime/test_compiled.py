@@ -101,12 +101,12 @@ def test_a_name_takes_the_stored_policy(model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert compile(model, "beem").policy == stored
-        assert compile(model, policy="never").policy == Never()
+        assert compile(model, policy="never").policy == Never(num_classes=3)
 
 
 def test_a_name_without_a_stored_policy_warns_and_takes_the_papers(model):
     with pytest.warns(UserWarning, match="no calibrated policy 'pabee'.*eefast.calibrate"):
-        assert compile(model, "pabee").policy == PABEE(2)
+        assert compile(model, "pabee").policy == PABEE(2, num_classes=3)
 
 
 def test_unknown_names(model):
