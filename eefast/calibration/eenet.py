@@ -15,7 +15,7 @@ from eefast.calibration.costs import Costs
 from eefast.calibration.features import features_of, scores_of
 from eefast.calibration.goal import Goal
 from eefast.calibration.quotas import budget_thresholds
-from eefast.ops.recurrence import NEGATIVE_SLOPE
+from eefast.ops.signals import NEGATIVE_SLOPE
 from eefast.policies import EENet
 from eefast.policies.eenet import network
 from eefast.policies.values import number, whole

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from eefast.ops import signals
-from eefast.ops.recurrence import network_features
+from eefast.ops.signals import network_features
 from eefast.policies import Policy
 from eefast.traces import ExitTrace
 

@@ -12,7 +12,7 @@ from eefast.calibration.costs import Costs
 from eefast.calibration.goal import Goal
 from eefast.calibration.quotas import cut
 from eefast.calibration.search import search
-from eefast.ops.recurrence import signals
+from eefast.ops.signals import signals
 from eefast.policies import MSDNet
 from eefast.traces import ExitTrace
 

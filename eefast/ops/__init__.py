@@ -10,12 +10,11 @@ from eefast.ops.recurrence import (
     Outcome,
     Recurrence,
     ScorerKind,
-    Signals,
     Values,
     advance,
     reached,
-    signals,
 )
+from eefast.ops.signals import Signals, signals
 from eefast.ops.similarity_step import similarity_step
 from eefast.ops.state import ExitState, HeadWeights, PackedState, SimilarityState
 from eefast.ops.step import Step

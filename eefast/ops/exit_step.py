@@ -61,7 +61,7 @@ def exit_step(
         exit: 1-based number of the exit, the row of `table`.
         layer: 1-based layer after which the exit stands, written to `state.exit_layer`.
         keep, gain, strict, accumulate, scorer_kind: the policy's row (`Recurrence`).
-        scorer: weights of this exit's network (`eefast.ops.recurrence.network_score`).
+        scorer: weights of this exit's network (`eefast.ops.signals.network_score`).
         rows: row r belongs to sample `rows[r]`, each at most once; None: to sample r.
         offsets: row r of the call is `hidden[offsets[r]]`.
         impl: "auto", or the implementation to use; nothing falls back silently.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eefast.ops import Gain, Keep, ScorerKind
-from eefast.ops.recurrence import NEGATIVE_SLOPE
+from eefast.ops.signals import NEGATIVE_SLOPE
 from eefast.policies.base import Columns, Policy
 from eefast.policies.values import number
 
