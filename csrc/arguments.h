@@ -21,20 +21,22 @@ struct Tensors {
         pooler_bias(Argument::optional("pooler_bias", stack[3])),
         weight(Argument::required("weight", stack[4])),
         bias(Argument::optional("bias", stack[5])),
-        scorer(Argument::optional("scorer", stack[6])),
-        table(Argument::required("table", stack[7])),
-        rows(Argument::optional("rows", stack[8])),
-        step(to<int64_t>(stack[9])),
-        score(Argument::required("score", stack[10])),
-        prediction(Argument::required("prediction", stack[11])),
-        exit_layer(Argument::required("exit_layer", stack[12])),
-        logits(Argument::required("logits", stack[13])),
-        running(Argument::required("running", stack[14])),
-        votes(Argument::optional("votes", stack[15])),
-        memory(Argument::optional("memory", stack[16])),
-        control(Argument::optional("control", stack[17])) {}
+        cascade(Argument::optional("cascade", stack[6])),
+        scorer(Argument::optional("scorer", stack[7])),
+        table(Argument::required("table", stack[8])),
+        rows(Argument::optional("rows", stack[9])),
+        step(to<int64_t>(stack[10])),
+        score(Argument::required("score", stack[11])),
+        prediction(Argument::required("prediction", stack[12])),
+        exit_layer(Argument::required("exit_layer", stack[13])),
+        logits(Argument::required("logits", stack[14])),
+        running(Argument::required("running", stack[15])),
+        votes(Argument::optional("votes", stack[16])),
+        memory(Argument::optional("memory", stack[17])),
+        control(Argument::optional("control", stack[18])) {}
 
-  const Argument hidden, offsets, pooler_weight, pooler_bias, weight, bias, scorer, table, rows;
+  const Argument hidden, offsets, pooler_weight, pooler_bias, weight, bias, cascade, scorer, table,
+      rows;
   const int64_t step;
   const Argument score, prediction, exit_layer, logits, running, votes, memory, control;
 };
@@ -185,6 +187,7 @@ inline Call checked(
 
   on.weight.expect<2>(dtype, {call.outputs(), call.width});
   if (on.bias.given()) on.bias.expect<1>(dtype, {call.outputs()});
+  if (on.cascade.given()) on.cascade.expect<2>(float32, {call.classes, call.classes});
   if (on.pooler_weight.given()) on.pooler_weight.expect<2>(dtype, {call.width, call.width});
   if (on.pooler_bias.given()) {
     if (!on.pooler_weight.given()) fail("pooler_bias needs pooler_weight; got None for it");

@@ -15,8 +15,10 @@ from eefast.config import MultiExitConfig, check_classes
 from eefast.heads import HeadKind
 from eefast.multi_exit import MultiExitModel
 from eefast.trained_heads import check_model, trained_head
+from eefast.training import needs_cascade
 
 _OPTIONS = {
+    "cascade",
     "head_dropout",
     "id2label",
     "label2id",
@@ -59,7 +61,7 @@ def attach_exits(
             model, "fresh" with a warning.
         **options: further fields of the config: num_labels, or id2label or label2id, which is its
             inverse (by default the model's); head_dropout, scorer_row, share_head, objective,
-            objective_options.
+            objective_options; cascade (by default if the objective trains one, as "ztw" does).
 
     Raises:
         TypeError: an unknown option, or not a transformers model.
@@ -91,7 +93,7 @@ def attach_exits(
         readout=readout,
         pad_token_id=getattr(backbone.config, "pad_token_id", None),
         anatomy=None if anatomy is None else anatomy.to_dict(),
-        **options,
+        **{"cascade": needs_cascade(options.get("objective", "")), **options},
     )
     fits = found is not None and config.num_labels == model.config.num_labels
     if not fits and init != "fresh":

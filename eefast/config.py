@@ -28,6 +28,7 @@ class MultiExitConfig(PretrainedConfig):
         scorer_row: give the heads a learned score (see `eefast.heads.ExitHeads`); None: if the
             objective trains one.
         share_head: one head for all exits; None: if the objective trains one.
+        cascade: each head reads the logits of the one before (see `eefast.heads.ExitHeads`).
         objective: name of the training objective, a paper's or one of your own (see
             `eefast.training`).
         objective_options: its options by name.
@@ -62,6 +63,7 @@ class MultiExitConfig(PretrainedConfig):
         head_dropout: float = 0.1,
         scorer_row: bool | None = None,
         share_head: bool | None = None,
+        cascade: bool = False,
         objective: str = "beem",
         objective_options: dict[str, Any] | None = None,
         policies: dict[str, dict[str, Any]] | None = None,
@@ -98,6 +100,7 @@ class MultiExitConfig(PretrainedConfig):
         self.head_dropout = head_dropout
         self.scorer_row = needs_scores(objective) if scorer_row is None else scorer_row
         self.share_head = needs_shared_head(objective) if share_head is None else share_head
+        self.cascade = cascade
         self.objective = objective
         self.objective_options = dict(objective_options or {})
         self.policies = dict(policies or {})

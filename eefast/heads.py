@@ -25,6 +25,16 @@ class ExitHeads(nn.Module):
     q = sigmoid(w x + b) of what the classifier reads, x: with "linear" the hidden vector, with
     "pooler" the pooled one. For policies with `scorer = ScorerKind.ROW`.
 
+    With `cascade` (Zero Time Waste, Wolczyk et al., NeurIPS 2021, section 3.1) each head also reads
+    what the one before gave, through which no gradient flows back (sg):
+
+        z_i = W_i x_i + b_i + U_i sg(z_(i-1)),    1 < i < L,    U_i: C x C
+
+    The first head has nothing to read. The last is that of the model that exits were added to: no
+    part of the cascade, so that it answers as it did, whatever the other heads learn. (So it is in
+    the released code for images; that for texts has a cascade up to the last layer's head. Both put
+    z_(i-1) through a LayerNorm first; here it is read as it is.)
+
     Args:
         kind: "linear" or "pooler".
         widths: D of each exit; L numbers.
@@ -33,10 +43,11 @@ class ExitHeads(nn.Module):
         dropout: probability, in training only.
         scorer_row: whether there is a learned score.
         share_head: one head for all exits.
+        cascade: whether heads read those before; with two exits or one there is nothing to read.
 
     Raises:
         ValueError: an unknown kind, or a shared pooler where there is none, or a shared
-            pooler, a scorer or a shared head where widths differ.
+            pooler, a scorer or a shared head where widths differ, or a cascade of a shared head.
     """
 
     def __init__(
@@ -48,6 +59,7 @@ class ExitHeads(nn.Module):
         dropout: float = 0.1,
         scorer_row: bool = False,
         share_head: bool = False,
+        cascade: bool = False,
     ) -> None:
         super().__init__()
         if kind not in get_args(HeadKind):
@@ -58,10 +70,15 @@ class ExitHeads(nn.Module):
         what = next((name for name, asked in shared.items() if asked), None)
         if len(set(widths)) > 1 and what is not None:
             raise ValueError(f"{what} needs exits of one width, got widths {list(widths)}")
+        if cascade and share_head:
+            raise ValueError("cascade needs a head for each exit, got share_head=True")
         heads = widths[:1] if share_head else widths
         poolers = [] if kind == "linear" else widths[:1] if share_pooler else heads
         self.poolers = nn.ModuleList(nn.Linear(width, width) for width in poolers)
         self.classifiers = nn.ModuleList(nn.Linear(width, num_classes) for width in heads)
+        self.cascades = nn.ModuleList(
+            nn.Linear(num_classes, num_classes, bias=False) for _ in widths[1:-1] if cascade
+        )
         self.scorer = nn.Linear(widths[0], 1) if scorer_row else None
         self.dropout = nn.Dropout(dropout)
 
@@ -69,18 +86,32 @@ class ExitHeads(nn.Module):
         self,
         exit: int,  # 1-based
         hidden: Tensor,  # (B, D)
+        before: Tensor | None = None,  # (B, C): logits of the exit before, None for the first
     ) -> tuple[Tensor, Tensor | None]:
-        """Logits [B, C] of one exit, and its learned scores [B] float32 if there is a scorer."""
+        """Logits [B, C] of one exit, and its learned scores [B] float32 if there is a scorer.
+
+        Raises:
+            ValueError: no logits of the exit before, for a head that reads them.
+        """
         pooler = self._pooler(exit)
         if pooler is not None:
             hidden = torch.tanh(pooler(hidden))
         hidden = self.dropout(hidden)
         score = None if self.scorer is None else self.scorer(hidden).squeeze(-1).float().sigmoid()
-        return _of(self.classifiers, exit)(hidden), score
+        logits, cascade = _of(self.classifiers, exit)(hidden), self._cascade(exit)
+        if cascade is not None:
+            if before is None:
+                raise ValueError(
+                    f"before: exit {exit} reads the logits of the exit before, got None"
+                )
+            logits = logits + cascade(before.detach())
+        return logits, score
 
     @torch.no_grad()
     def start_from(self, exit: int, pooler: nn.Linear | None, classifier: nn.Linear) -> None:
         """Copy a trained head into that of one exit (1-based); a bias that is not there is zero.
+
+        So is what the exit reads of the one before: it answers as the trained head does.
 
         Raises:
             ValueError: weights of other shapes than the exit's.
@@ -98,12 +129,16 @@ class ExitHeads(nn.Module):
                 ours.bias.zero_()
             else:
                 ours.bias.copy_(theirs.bias)
+        cascade = self._cascade(exit)
+        if cascade is not None:
+            cascade.weight.zero_()
 
     def weights(self, exit: int, scorer_row: bool = False) -> HeadWeights:
         """The weights of one exit's head as the exit step takes them; views of the parameters.
 
         With `scorer_row` the scorer is the last row of the classifier, [C + 1, D]; two parameters
-        become one tensor, so classifier weights are then a copy, made for each plan anew.
+        become one tensor, so classifier weights are then a copy, made for each plan anew. So are
+        those of a cascade in low precision, which the exit step takes as float32.
 
         Raises:
             ValueError: a scorer row of heads that have none.
@@ -121,17 +156,24 @@ class ExitHeads(nn.Module):
                 )
             weight = torch.cat([weight, self.scorer.weight])
             bias = torch.cat([bias, self.scorer.bias])
-        detached = [None if w is None else w.detach() for w in (*pooler_weights, weight, bias)]
+        # The first reads zeros, through any weights: that it has some is to leave its own logits.
+        cascade = self._cascade(max(exit, 2))
+        read = None if cascade is None else cascade.weight.float()
+        taken = (*pooler_weights, weight, bias, read)
+        detached = [None if w is None else w.detach() for w in taken]
         return HeadWeights(*detached)  # type: ignore[arg-type]
 
     def parameters_of(self, exit: int) -> list[nn.Parameter]:
-        """Of the pooler, if there is one, and the classifier of one exit (1-based)."""
-        pooler = self._pooler(exit)
-        of_pooler = [] if pooler is None else list(pooler.parameters())
-        return [*of_pooler, *_of(self.classifiers, exit).parameters()]
+        """Of one exit (1-based): its classifier, and its pooler and cascade if it has them."""
+        parts = self._pooler(exit), _of(self.classifiers, exit), self._cascade(exit)
+        return [parameter for part in parts if part is not None for parameter in part.parameters()]
 
     def _pooler(self, exit: int) -> nn.Module | None:
         return _of(self.poolers, exit) if self.poolers else None
+
+    def _cascade(self, exit: int) -> Any:
+        """What one exit reads the logits of the exit before with, or None."""
+        return self.cascades[exit - 2] if 1 < exit <= len(self.cascades) + 1 else None
 
 
 def _of(modules: nn.ModuleList, exit: int) -> Any:

@@ -101,6 +101,7 @@ class MultiExitModel(PreTrainedModel):
             config.head_dropout,
             config.scorer_row,
             config.share_head,
+            config.cascade,
         )
         known = Exits(tuple(config.exits), self.layers.costs, self.num_classes)
         self.objective = objective(config.objective, known, **config.objective_options)
@@ -203,7 +204,7 @@ class MultiExitModel(PreTrainedModel):
                 read = scaled_gradient(hidden, from_head)
                 hidden = scaled_gradient(hidden, from_above)
                 vectors = gathered(*self.layers.readout(layer, read, context))
-                exit_logits, score = self.heads(exit, vectors)
+                exit_logits, score = self.heads(exit, vectors, logits[-1] if logits else None)
                 logits.append(exit_logits)
                 if score is not None:
                     scores.append(score)

@@ -33,6 +33,7 @@ def exit_step_kernel(
     rows,
     weight,  # [C, D], or [C + 1, D] where a row of it scores
     bias,  # as many, or None
+    cascade,  # [C, C] or None
     width,  # D
     classes,  # C
     scorer,  # [H, F + 2] or None
@@ -77,6 +78,10 @@ def exit_step_kernel(
     if SCORER == SCORER_ROW:
         q = tl.sigmoid(tl.sum(tl.where(output == classes, z, 0.0), 0))
     of_classes = sample.to(tl.int64) * classes + output
+    if cascade is not None:
+        before = logits + sample.to(tl.int64) * classes
+        z += row_times_weights(before, cascade, None, output, classes, classes, BLOCK_K)
+    own = z
     if ACCUMULATE == ACCUMULATE_LOG_PROBABILITIES:
         gathered = tl.load(votes + of_classes, mask=valid, other=0.0)
         gathered, z = ensemble(z, gathered, table, exit)
@@ -131,6 +136,8 @@ def exit_step_kernel(
         tl.store(votes + of_classes, gathered, mask=valid)
     if memory is not None:
         tl.store(memory + sample.to(tl.int64) * memories + exit - 1, q)
-    # With one class the next exit compares its output with this one's.
-    if exits_here | (classes == 1):
-        tl.store(logits + of_classes, z, mask=valid)
+    if cascade is not None:  # the next exit's head reads what this one gave
+        tl.store(logits + of_classes, tl.where(exits_here, z, own), mask=valid)
+    else:  # with one class the next exit compares its output with this one's
+        if exits_here | (classes == 1):
+            tl.store(logits + of_classes, tl.where(exits_here, z, own), mask=valid)

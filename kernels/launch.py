@@ -65,6 +65,7 @@ def launch_exit_step(
     pooler_bias: Tensor | None,
     weight: Tensor,
     bias: Tensor | None,
+    cascade: Tensor | None,
     scorer: Tensor | None,
     table: Tensor,
     rows: Tensor | None,
@@ -87,8 +88,8 @@ def launch_exit_step(
     handle in `control`, which only `cuda` sets.
 
     Raises:
-        ValueError: a network scorer, or an accumulator other than votes, over too many classes;
-            nothing has changed.
+        ValueError: a cascade, a network scorer, or an accumulator other than votes, over too many
+            classes; nothing has changed.
     """
     # The bits of eefast.ops.Step.
     exit, layer = step & 0xFFFF, step >> 16 & 0xFFFF
@@ -96,7 +97,7 @@ def launch_exit_step(
     accumulate, scorer_kind = step >> 49 & 7, step >> 52 & 3
     outputs, classes, width = weight.shape[0], logits.shape[1], hidden.shape[-1]
     if outputs > ONE_PROGRAM_OUTPUTS:
-        _refuse_tiles(outputs, accumulate, scorer_kind)
+        _refuse_tiles(outputs, cascade, accumulate, scorer_kind)
     count = hidden.shape[0] if offsets is None else offsets.shape[0]
     if count == 0:
         return
@@ -124,8 +125,8 @@ def launch_exit_step(
         if outputs <= ONE_PROGRAM_OUTPUTS:
             units = 0 if scorer is None else scorer.shape[0]
             exit_step_kernel[(count,)](
-                hidden, row_stride, offsets, rows, weight, bias, width, classes, scorer, units,
-                *policy, *state, **parts, **one_program_blocks(outputs, width), **options,
+                hidden, row_stride, offsets, rows, weight, bias, cascade, width, classes, scorer,
+                units, *policy, *state, **parts, **one_program_blocks(outputs, width), **options,
             )  # fmt: skip
             return
 
@@ -147,9 +148,11 @@ def launch_exit_step(
         )  # fmt: skip
 
 
-def _refuse_tiles(outputs: int, accumulate: int, scorer: int) -> None:
+def _refuse_tiles(outputs: int, cascade: Tensor | None, accumulate: int, scorer: int) -> None:
     """What one program does to all logits of a row is refused where they lie in many programs."""
     what = _FEW_OUTPUTS.get(accumulate) if scorer != SCORER_NETWORK else "a network scorer"
+    if cascade is not None:
+        what = "a cascade"
     if what is not None:
         raise ValueError(
             f"impl='triton' takes {what} for heads of up to {ONE_PROGRAM_OUTPUTS} outputs, got "

@@ -15,20 +15,45 @@ from eefast.ops import ExitState, Gain, Keep, exit_step
         ("pooler", dict(share_pooler=True)),
         ("linear", dict(share_head=True)),
         ("pooler", dict(share_head=True)),
+        ("linear", dict(cascade=True)),
+        ("pooler", dict(cascade=True, share_pooler=True)),
     ],
 )
 def test_the_exit_step_computes_the_same_logits(kind, share):
     heads = ExitHeads(kind, [16] * 3, 4, **share).eval()
-    hidden = torch.randn(5, 16)
+    hidden, logits = torch.randn(5, 16), None
     for exit in (1, 2, 3):
         state = ExitState.start(5, 4, 1)
+        if logits is not None:
+            state.logits.copy_(logits)
         exit_step(
             hidden, heads.weights(exit), torch.ones(1, 3), state,
             exit=1, layer=1, keep=Keep.NEVER, gain=Gain.ONE, impl="reference",
         )  # fmt: skip
-        logits, score = heads(exit, hidden)
+        logits, score = heads(exit, hidden, logits)
         torch.testing.assert_close(state.logits, logits)
         assert score is None
+
+
+def test_heads_in_a_cascade_read_the_one_before_and_teach_it_nothing():
+    heads, hidden = ExitHeads("linear", [8] * 4, 2, cascade=True, dropout=0.0), torch.randn(4, 5, 8)
+    z = []
+    for exit in (1, 2, 3, 4):
+        z.append(heads(exit, hidden[exit - 1], z[-1] if z else None)[0])
+    plain = [head(x) for head, x in zip(heads.classifiers, hidden, strict=True)]
+    u = [cascade.weight for cascade in heads.cascades]
+    for got, wanted in zip(z, [0, z[0] @ u[0].T, z[1] @ u[1].T, 0], strict=True):
+        torch.testing.assert_close(got - plain.pop(0), torch.zeros(5, 2) + wanted)
+    z[2].sum().backward()
+    learn = {name for name, parameter in heads.named_parameters() if parameter.grad is not None}
+    assert learn == {"classifiers.2.weight", "classifiers.2.bias", "cascades.1.weight"}
+    assert [len(heads.parameters_of(exit)) for exit in (1, 2, 3, 4)] == [2, 3, 3, 2]
+    # The first leaves what it gives; the last is no part of it.
+    assert [heads.weights(exit).cascade is None for exit in (1, 2, 3, 4)] == [0, 0, 0, 1]
+    heads.start_from(2, None, torch.nn.Linear(8, 2))
+    assert (heads.cascades[0].weight == 0).all()
+    with pytest.raises(ValueError, match="before: exit 3 reads the logits of the exit before"):
+        heads(3, hidden[2])
 
 
 def test_poolers_are_one_shared_or_one_per_exit():
@@ -67,7 +92,7 @@ def test_weights_are_views_of_the_parameters():
 def test_the_scorer_is_a_last_row_that_reads_what_the_classifier_reads(kind):
     heads, hidden = ExitHeads(kind, [16] * 2, 3, scorer_row=True).eval(), torch.randn(5, 16)
     for exit in (1, 2):
-        pooler_weight, pooler_bias, weight, bias = heads.weights(exit, scorer_row=True)
+        pooler_weight, pooler_bias, weight, bias, _ = heads.weights(exit, scorer_row=True)
         read = hidden
         if kind == "pooler":
             read = torch.tanh(hidden @ pooler_weight.T + pooler_bias)
@@ -102,5 +127,7 @@ def test_bad_kinds():
     for option in ("scorer_row", "share_head"):
         with pytest.raises(ValueError, match=f"{option} needs exits of one width, got .*8, 4"):
             ExitHeads("linear", [8, 4], 2, **{option: True})
+    with pytest.raises(ValueError, match="cascade needs a head for each exit, got share_head=True"):
+        ExitHeads("linear", [8, 8], 2, cascade=True, share_head=True)
     with pytest.raises(ValueError, match="heads have no scorer"):
         ExitHeads("linear", [8], 2).weights(1, scorer_row=True)

@@ -44,6 +44,7 @@ def test_exit_logits_are_the_heads_of_transformers_hidden_states():
         dict(head="pooler"),
         dict(head="pooler", share_pooler=True, objective="weighted"),
         dict(head="pooler", share_head=True),
+        dict(objective="ztw"),
     ],
 )
 def test_save_and_load(tmp_path, options):
@@ -55,6 +56,7 @@ def test_save_and_load(tmp_path, options):
     loaded = MultiExitModel.from_pretrained(tmp_path)
     assert loaded.config.exits == model.config.exits
     assert loaded.config.objective == model.config.objective
+    assert loaded.config.cascade == (model.config.objective == "ztw")
     assert loaded.get_policy("beem") == BEEM.cost(model.num_exits, 1.2)
     assert loaded.get_policy("pabee") == PABEE(1)
     assert loaded.get_policy("pcee") is None
@@ -65,6 +67,15 @@ def test_save_and_load(tmp_path, options):
     assert type(auto) is MultiExitModel
     half = MultiExitModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
     assert half.dtype == torch.bfloat16
+
+
+def test_what_was_saved_before_there_were_cascades_has_none(tmp_path):
+    model = tiny_model(objective="ztw", cascade=False)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["cascade"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert not MultiExitModel.from_pretrained(tmp_path).heads.cascades
 
 
 def test_policies_are_stored_in_a_saved_folder(tmp_path):

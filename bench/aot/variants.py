@@ -26,6 +26,7 @@ class Variant(NamedTuple):
     evicted: bool = False  # with rows and offsets
     accumulate: Accumulate = Accumulate.NONE
     scorer: ScorerKind = ScorerKind.NONE
+    cascade: bool = False
 
     @property
     def name(self) -> str:
@@ -35,6 +36,8 @@ class Variant(NamedTuple):
             more += f", {self.accumulate.name.lower().replace('_', '-')}"
         if self.scorer:
             more += f", {self.scorer.name.lower()} scorer"
+        if self.cascade:
+            more += ", cascade"
         dtype = str(self.dtype).removeprefix("torch.")
         return f"{self.head} {dtype} D={self.width} C={self.classes} B={self.batch}{more}"
 
@@ -69,6 +72,7 @@ class Variant(NamedTuple):
         return (
             empty(b * TOKENS, d) if self.evicted else empty(b, TOKENS, d), index,
             empty(d, d) if pooled else None, empty(d) if pooled else None, empty(c, d), empty(c),
+            torch.empty(self.classes, self.classes) if self.cascade else None,
             torch.empty(self._scorer_shape) if scores else None, torch.empty(EXITS, 3), index,
             step.pack(), *state,
         )  # fmt: skip
@@ -82,6 +86,7 @@ class Variant(NamedTuple):
         state = self.batch * (12 + 12) + 12 + 1
         floats = self.batch * self.classes * (3 if self._votes else 1)
         floats += self.batch * bool(self.scorer) + self._scorer_shape[0] * self._scorer_shape[1]
+        floats += self.cascade * self.classes * (self.classes + self.batch)
         return size * (rows + self.batch * self.width) + state + 4 * floats
 
     def roofline_us(self, device: str) -> float:
@@ -124,5 +129,6 @@ def variants() -> list[Variant]:
         Variant("linear", f16, 768, 50257, 1, scorer=row),
         Variant("linear", f16, 768, 128, 1, scorer=network),
         Variant("linear", f16, 768, 128, 1, accumulate=votes, scorer=network),
+        Variant("linear", f16, 768, 128, 1, cascade=True),
     ]
     return heads + others + parts

@@ -128,8 +128,9 @@ class Exit {
     if (plain_) {
       for (int64_t i = 0; i < count; ++i) {
         const int64_t n = sample(rows[i]);
-        const float* z = logits + i * classes_;
-        const bool exiting = decide(n, signals_of(n, z), z);
+        float* z = logits + i * classes_;
+        const float before = hand_on(n, z);
+        const bool exiting = decide(n, signals_of(n, z), *z, before);
         if (exiting) leave(n, z);
         any_running |= !exiting;
       }
@@ -159,11 +160,28 @@ class Exit {
         kernels_.reduce(logits, step_.classes), step_.prediction[sample], largest_entropy_);
   }
 
+  // The head's row gains what it reads of the exit before, and is left for the next exit: to read,
+  // or, with one class, to be compared with. The output of the exit before, where there is one class.
+  float hand_on(int64_t sample, float* row) const {
+    const int64_t classes = step_.classes;
+    if (!step_.cascade && classes > 1) return 0.0f;
+    float* left = step_.logits + sample * classes;
+    const float before = *left;
+    if (step_.cascade) {
+      for (int64_t c = 0; c < classes; ++c) {
+        row[c] += kernels_.dot(step_.cascade + c * classes, left, classes);
+      }
+    }
+    std::memcpy(left, row, classes * sizeof(float));
+    return before;
+  }
+
   // One sample at an exit of a policy that accumulates or has a scorer. Whether it exits; `row`
   // holds what the head gave, and then the logits that are written. `spare` is memory.
   bool meet(int64_t sample, float* row, float* spare) const {
     const int64_t classes = step_.classes;
     const Accumulate accumulate = step_.policy.accumulate;
+    const float before = hand_on(sample, row);
     float row_output = 0.0f;
     if (step_.policy.scorer == Scorer::kRow) {
       row_output = row[classes];
@@ -192,7 +210,7 @@ class Exit {
     }
     const bool answering = answers(accumulate);
     if (answering) gather(step_.prediction[sample] < 0, now, reductions, row, votes, spare);
-    if (!decide(sample, now, row)) return false;
+    if (!decide(sample, now, *row, before)) return false;
     if (voting) {
       std::memcpy(row, votes, classes * sizeof(float));
       row[now.prediction] += kMajorityMargin;
@@ -278,13 +296,10 @@ class Exit {
     return sigmoid(total);
   }
 
-  // Whether the sample exits. `logits` are this exit's own.
-  bool decide(int64_t sample, Signals now, const float* logits) const {
-    if (step_.classes == 1) {
-      float& before = step_.logits[sample];
-      now.agrees &= close(step_.policy, *logits, before);
-      before = *logits;  // the next exit compares its output with this one's
-    }
+  // Whether the sample exits. `output` is this exit's own, and `before` that of the exit before,
+  // where there is one class.
+  bool decide(int64_t sample, Signals now, float output, float before) const {
+    if (step_.classes == 1) now.agrees &= close(step_.policy, output, before);
     const float score = next_score(step_.policy, now, step_.score[sample]);
     step_.score[sample] = score;
     step_.prediction[sample] = now.prediction;

@@ -22,6 +22,7 @@ struct ExitStep {
   Linear head;           // [classes, width], with a row more for a scorer that is one; its dtype is
                          // that of the hidden states and the pooler
   int64_t classes;
+  const float* cascade;  // [classes, classes], or null
   const float* scorer;   // [units, features + 2] of a network, or null
   int64_t units;
 
@@ -34,7 +35,8 @@ struct ExitStep {
   float* score;
   int32_t* prediction;
   int32_t* exit_layer;
-  float* logits;  // [samples, classes]; with one class, of the exit before while a sample runs
+  float* logits;  // [samples, classes]; while a sample runs, with one class or a cascade, what the
+                  // head of the exit before gave
   bool* running;  // the flag of this exit
   float* votes;   // [samples, classes], or null
   float* memory;  // [samples, memory_width], or null

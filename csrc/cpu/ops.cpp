@@ -40,6 +40,7 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
       on.pooler_weight.given() ? &pooler : nullptr,
       {dtype, on.weight.data<void>(), on.bias.data<void>(), call.width, call.outputs()},
       call.classes,
+      on.cascade.data<float>(),
       on.scorer.data<float>(),
       on.scorer.given() ? on.scorer.size(0) : 0,
       {call.keep, call.gain, call.strict, call.last_exit(), row_of_table[0], row_of_table[1],

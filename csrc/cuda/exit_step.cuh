@@ -156,6 +156,11 @@ __device__ inline Signals score(
   return now;
 }
 
+// By one warp.
+__device__ inline void copy(const float* from, int64_t classes, float* to) {
+  for (int64_t c = lane(); c < classes; c += kWarpSize) to[c] = from[c];
+}
+
 // One sample at this exit, by one warp, from what the head gave. Whether it exits.
 //
 // Lane 0 alone reads and writes what is one number to a sample. The vote is written last, when all
@@ -166,6 +171,15 @@ __device__ bool decide(
   const int64_t classes = step.classes;
   float* votes = kExtended && step.votes ? step.votes + sample * classes : nullptr;
   float* memory = kExtended && step.memory ? step.memory + sample * step.memories : nullptr;
+  // What the head of the exit before left, which makes way for what this one gave: for the next exit
+  // to read, or, with one class, to be compared with.
+  float* left = step.logits + sample * classes;
+  const float before = classes == 1 ? *left : 0.0f;
+  if (kExtended && step.cascade) add_cascade(step, left, logits);
+  if ((kExtended && step.cascade) || classes == 1) {
+    __syncwarp();  // all lanes have read it
+    copy(logits, classes, left);
+  }
   int32_t vote = -1;
   Signals now;
   if constexpr (kExtended) {
@@ -177,7 +191,7 @@ __device__ bool decide(
   bool exiting = false;
   if (lane() == 0) {
     now.agrees = now.prediction == step.prediction[sample];
-    if (classes == 1) now.agrees &= close(policy, logits[0], step.logits[sample]);
+    if (classes == 1) now.agrees &= close(policy, logits[0], before);
     const float next = next_score(policy, now, step.score[sample]);
     exiting = exits(policy, next);
     step.score[sample] = next;
@@ -186,18 +200,15 @@ __device__ bool decide(
     if (memory) memory[step.exit - 1] = now.score;
   }
   exiting = __shfl_sync(kAllLanes, exiting, 0);
-  // With one class the next exit compares its output with this one's.
-  if (exiting || classes == 1) {
+  if (exiting) {
     if (kExtended && step.accumulate == Accumulate::kVotes) {
       ballots(votes, classes, vote, now.prediction, logits);
     }
-    if (kExtended && exiting && answers(step.accumulate)) {
+    if (kExtended && answers(step.accumulate)) {
       const int32_t answered = answer(step, votes, logits);
       if (lane() == 0) step.prediction[sample] = answered;
     }
-    for (int64_t c = lane(); c < classes; c += kWarpSize) {
-      step.logits[sample * classes + c] = logits[c];
-    }
+    copy(logits, classes, left);
   }
   if (vote >= 0 && lane() == vote % kWarpSize) votes[vote] += 1.0f;
   return exiting;
@@ -222,7 +233,7 @@ __device__ inline bool is_last_block(int64_t* arrivals) {
   return is_last;
 }
 
-// kExtended: the policy accumulates or scores. All others have a kernel without that, which takes
+// kExtended: the policy accumulates or scores, or the head has a cascade. All others have a kernel without that, which takes
 // half as many registers.
 template <class Element, bool kExtended>
 __global__ void __launch_bounds__(kThreads, kExtended ? 2 : 4)
@@ -274,7 +285,8 @@ __global__ void __launch_bounds__(kThreads, kExtended ? 2 : 4)
 // Calls `start` with the kernel that a step takes.
 template <class Start>
 void with_kernel(const ExitStep& step, Start start) {
-  const bool extended = step.accumulate != Accumulate::kNone || step.scorer != Scorer::kNone;
+  const bool extended = step.accumulate != Accumulate::kNone || step.scorer != Scorer::kNone ||
+      step.cascade;
   switch (step.dtype) {
     case Dtype::kFloat32:
       return extended ? start(exit_step<float, true>) : start(exit_step<float, false>);

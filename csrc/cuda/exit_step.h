@@ -46,6 +46,7 @@ struct ExitStep {
   Linear pooler;  // [width, width]; a null weight for none
   Linear head;    // [classes, width], and one output more where a row of the head scores
   int64_t classes;
+  const float* cascade;  // [classes, classes], or null
 
   Keep keep;
   Gain gain;
@@ -63,7 +64,8 @@ struct ExitStep {
   float* score;
   int32_t* prediction;
   int32_t* exit_layer;
-  float* logits;     // [samples, classes]; with one class, of the exit before while a sample runs
+  float* logits;     // [samples, classes]; while a sample runs, with one class or a cascade, what
+                     // the head of the exit before gave
   bool* running;     // the flag of this exit
   float* votes;      // [samples, classes], or null
   float* memory;     // [samples, memories], the score of every exit; or null

@@ -77,8 +77,8 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
     fail("impl='cuda' needs control of Long [", call.exits, ", 2], zeros at first; got None");
   }
   for (const Argument* tensor :
-       {&on.offsets, &on.pooler_weight, &on.pooler_bias, &on.weight, &on.bias, &on.scorer,
-        &on.table, &on.rows, &on.score, &on.prediction, &on.exit_layer, &on.logits, &on.running,
+       {&on.offsets, &on.pooler_weight, &on.pooler_bias, &on.weight, &on.bias, &on.cascade,
+        &on.scorer, &on.table, &on.rows, &on.score, &on.prediction, &on.exit_layer, &on.logits, &on.running,
         &on.votes, &on.memory, &on.control}) {
     tensor->expect_with(on.hidden);
   }
@@ -94,6 +94,7 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
       on.pooler_weight.data<void>(), on.pooler_bias.data<void>(), call.width, call.width};
   step.head = {on.weight.data<void>(), on.bias.data<void>(), call.width, call.outputs()};
   step.classes = call.classes;
+  step.cascade = on.cascade.data<float>();
   step.keep = call.keep;
   step.gain = call.gain;
   step.accumulate = call.accumulate;

@@ -78,6 +78,17 @@ __device__ inline Reductions reduce(const float* logits, int64_t classes) {
   return {best.index, sum_of_lanes(rest) + nan_if_infinite, sum_of_lanes(weighted_rest)};
 }
 
+// Adds what the head reads of `before`, the logits of the exit before.
+__device__ inline void add_cascade(const ExitStep& step, const float* before, float* logits) {
+  for (int64_t c = lane(); c < step.classes; c += kWarpSize) {
+    float sum = 0.0f;
+    for (int64_t k = 0; k < step.classes; ++k) {
+      sum = fmaf(step.cascade[c * step.classes + k], before[k], sum);
+    }
+    logits[c] += sum;
+  }
+}
+
 // ---- accumulators -------------------------------------------------------------------------------
 
 // Adds tau z to the sum of the exits before, and makes the logits that sum over the sum of all tau:

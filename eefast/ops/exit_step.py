@@ -40,12 +40,12 @@ def exit_step(
 ) -> None:
     """Run one exit for R rows and update `state` in place.
 
-    For every row whose sample is still running: logits of the head (accumulated in float32),
-    accumulator, softmax, confidence, argmax (ties: lowest index), normalised entropy, agreement
-    with the exit before (the same argmax; with one class also |z - z before| < tau, where z before
-    is what the exit before left in `state.logits`), the learned score,
-    S = keep * S + weight * gain, and the decision. A sample that exits gets its logits and
-    `exit_layer = layer`, once; an exited sample is never touched again. At the last exit
+    For every row whose sample is still running: logits of the head (accumulated in float32; a
+    cascade adds cascade @ z before), accumulator, softmax, confidence, argmax (ties: lowest index),
+    normalised entropy, agreement with the exit before (the same argmax; with one class also
+    |z - z before| < tau), the learned score, S = keep * S + weight * gain, and the decision. z
+    before is what the head of the exit before left in `state.logits`. A sample that exits gets its
+    logits and `exit_layer = layer`, once; an exited sample is never touched again. At the last exit
     (`exit == len(table)`) every sample exits. `state.running[exit - 1]` becomes true if any row
     handed in is still running.
 
@@ -105,16 +105,18 @@ def _validate(
             f"Accumulate.{Accumulate(recurrence.accumulate).name}"
         )
     check_exit(exit, table, on)
-    _validate_head(head, c + (recurrence.scorer == ScorerKind.ROW), d, hidden.dtype, on)
+    _validate_head(head, c + (recurrence.scorer == ScorerKind.ROW), c, d, hidden.dtype, on)
     _validate_state(state, n, c, exits, on)
     _validate_parts(scorer, state, n, c, exit, exits, recurrence, on)
     check_rows(rows, r, n, on)
 
 
 def _validate_head(
-    head: HeadWeights, outputs: int, d: int, dtype: torch.dtype, device: torch.device
+    head: HeadWeights, outputs: int, c: int, d: int, dtype: torch.dtype, device: torch.device
 ) -> None:
     expect("head.weight", head.weight, [outputs, d], dtype, device)
+    if head.cascade is not None:
+        expect("head.cascade", head.cascade, [c, c], torch.float32, device)
     if head.bias is not None:
         expect("head.bias", head.bias, [outputs], dtype, device)
     if head.pooler_weight is not None:

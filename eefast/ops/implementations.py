@@ -28,7 +28,8 @@ Op = Literal["exit_step", "similarity_step"]
 _SCHEMAS: dict[Op, str] = {
     "exit_step": (
         "(Tensor hidden, Tensor? offsets, Tensor? pooler_weight, Tensor? pooler_bias, "
-        "Tensor weight, Tensor? bias, Tensor? scorer, Tensor table, Tensor? rows, int step, "
+        "Tensor weight, Tensor? bias, Tensor? cascade, Tensor? scorer, Tensor table, Tensor? rows, "
+        "int step, "
         "Tensor(a!) score, Tensor(b!) prediction, Tensor(c!) exit_layer, Tensor(d!) logits, "
         "Tensor(e!) running, Tensor(f!)? votes, Tensor(g!)? memory, Tensor(h!)? control) -> ()"
     ),

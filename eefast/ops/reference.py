@@ -17,6 +17,7 @@ def exit_step(
     pooler_bias: Tensor | None,  # (D,)
     weight: Tensor,  # (C, D); (C + 1, D) with a ROW scorer
     bias: Tensor | None,  # (C,); (C + 1,)
+    cascade: Tensor | None,  # (C, C) float32
     scorer: Tensor | None,  # (H, C + exit + 4) float32, with a NETWORK scorer
     table: Tensor,  # (L, 3) float32: weight, threshold, tau of every exit
     rows: Tensor | None,  # (R,) int64: row r belongs to sample rows[r]; None: to sample r
@@ -40,6 +41,8 @@ def exit_step(
     z, q = F.linear(x, weight.float(), None if bias is None else bias.float()), None
     if recurrence.scorer == ScorerKind.ROW:
         z, q = z[:, :-1], z[:, -1].sigmoid()
+    if cascade is not None:
+        z = z + F.linear(logits[rows], cascade)
 
     before = Values(
         score[rows],
@@ -56,8 +59,8 @@ def exit_step(
         votes[rows] = after.votes
     if memory is not None and after.memory is not None:
         memory[rows] = after.memory
-    if after.output is not None:
-        logits[rows, 0] = after.output
+    if cascade is not None or logits.shape[1] == 1:
+        logits[rows] = z  # for the next exit
     logits[rows[exits_here]] = answer[exits_here]
     exit_layer[rows[exits_here]] = unpacked.layer
     running[exit - 1] |= ~exits_here.all()

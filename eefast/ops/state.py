@@ -18,12 +18,17 @@ class HeadWeights(NamedTuple):
     linear: logits = weight @ h + bias. pooler: h is replaced by
     tanh(pooler_weight @ h + pooler_bias) first. With a ROW scorer, weight and bias have one row
     more than there are classes: the last is the scorer's.
+
+    With a cascade (ZTW) the logits gain cascade @ z, where z is what the head of the exit before
+    gave: `ExitState.logits` holds it, 0 before the first exit. This head then leaves its own there.
+    So the first head of a cascade has one too, of any finite numbers.
     """
 
     pooler_weight: Tensor | None  # (D, D) or None
     pooler_bias: Tensor | None  # (D,) or None
     weight: Tensor  # (C, D); (C + 1, D) with a ROW scorer
     bias: Tensor | None  # (C,) or None; (C + 1,) with a ROW scorer
+    cascade: Tensor | None = None  # (C, C) float32, whatever the dtype of the others; or None
 
 
 class ExitState(NamedTuple):
@@ -34,8 +39,8 @@ class ExitState(NamedTuple):
     # logits.
     prediction: Tensor
     exit_layer: Tensor  # (N,) int32: layer after which the sample exited; 0 while running
-    # (N, C) float32: of the exit at which the sample exited. While it runs, with one class of the
-    # exit before, otherwise anything.
+    # (N, C) float32: of the exit at which the sample exited. While it runs, with one class or a
+    # cascade what the head of the exit before gave (0 before the first), otherwise anything.
     logits: Tensor
     running: Tensor  # (L,) bool: whether any sample was still running after exit i
     # (N, C) float32, where the policy gathers something or has a network: `Values.votes`.

@@ -20,6 +20,10 @@ class ZTW(Confidence):
 
         P_i ~ prod_(j <= i) p_j^(w_j / (w_1 + ... + w_i));        leave when max P_i > tau
 
+    The paper's heads are in a cascade: each reads the logits of the one before. That is the model's
+    part, `attach_exits(..., cascade=True)`, the default with objective "ztw"; see
+    `eefast.heads.ExitHeads`. The policy takes logits as they are, from any heads.
+
     The answer is the ensemble's, and the comparison strict. `eefast.calibrate("ztw", trace)` finds
     the weights: those of the lowest cross-entropy of all ensembles on the trace.
 

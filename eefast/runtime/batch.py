@@ -20,7 +20,7 @@ from eefast.ops import (
     Step,
     implementation,
 )
-from eefast.runtime.plan import Plan, Stage
+from eefast.runtime.plan import Plan, Read, Stage
 
 _ANSWER = Step(1, 1, Keep.NEVER, Gain.ONE).pack()
 
@@ -60,9 +60,21 @@ class Batch:
         backbone, hidden, context = self.backbone, self.hidden, self.context
         for layer in stage.layers:
             hidden = backbone.layer(layer, hidden, context)
+            if layer in stage.read:
+                self._leave(stage.read[layer], *backbone.readout(layer, hidden, context))
         self.hidden = hidden
         vectors, offsets = backbone.readout(stage.layers.stop - 1, hidden, context)
         self._decide(stage, vectors, offsets)
+
+    def _leave(self, read: Read, vectors: Tensor, offsets: Tensor | None) -> None:
+        """An exit's logits, for the next to read; all else that its step writes is put aside."""
+        aside = self.state._replace(
+            score=torch.zeros_like(self.state.score),
+            prediction=torch.zeros_like(self.state.prediction),
+            votes=None,
+            memory=None,
+        )
+        self.op(vectors, offsets, *read.head, None, read.table, self.rows, read.step, *aside)
 
     def _decide(self, stage: Stage, vectors: Tensor, offsets: Tensor | None) -> None:
         self.op(

@@ -246,8 +246,9 @@ class CompiledModel(PreTrainedModel):
             plan.table.copy_(table)
         self._plan = plan  # complete: another thread may call from now on
         self._modes = modes(self.model.backbone)
-        # A scorer that is a row of the classifier makes the plan's heads copies of parameters.
-        self._copied = _versions(heads) if scorer_row else None
+        # A scorer that is a row of the classifier, and a cascade in low precision, make the plan's
+        # heads copies of parameters.
+        self._copied = _versions(heads) if scorer_row or self.config.cascade else None
 
     def _new_runtime(self) -> Runtime:
         runtime, options = self._asked

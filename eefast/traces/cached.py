@@ -17,7 +17,7 @@ from eefast.traces.record import check_recordable, keepable, record_trace
 from eefast.traces.trace import ExitTrace
 
 _STRUCTURE = ("exits", "head", "share_pooler", "readout", "scorer_row", "anatomy")
-"""Of the model's config. (`share_head` shows in the names of the weights.)"""
+"""Of the model's config. (`share_head` and `cascade` show in the names of the weights.)"""
 _NO_MATTER = {"transformers_version", "_name_or_path", "architectures", "dtype"}
 """Of a backbone's config: saving and loading may change it, and no logit depends on it."""
 

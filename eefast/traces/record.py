@@ -156,7 +156,7 @@ class _AllExits:
         op, compare = (self._op(op, samples) for op in ("exit_step", "similarity_step"))
         inputs = {name: value.to(device) for name, value in inputs.items()}
         hidden, context = backbone.start(inputs)
-        before = None
+        before = logits = None
         if self._similarity:
             before = SimilarityState.start(embedded(backbone, hidden, context), 2)
         met = []
@@ -169,6 +169,9 @@ class _AllExits:
             state = ExitState.start(
                 samples, self._classes, 1, "cpu" if device.type == "cpu" else device
             )
+            if logits is not None:  # which a cascade's head reads
+                state.logits.copy_(logits)
+            logits = state.logits
             op(vectors, offsets, *head, None, self._table, None, self._step, *state)
             if before is not None:
                 compare(vectors, offsets, self._compared, None, self._compare, *before)

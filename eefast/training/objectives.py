@@ -126,6 +126,11 @@ def needs_shared_head(name: str) -> bool:
     return getattr(_REGISTRY.get(name), "needs_shared_head", False)
 
 
+def needs_cascade(name: str) -> bool:
+    """Whether the objective of that name trains heads that each read the one before."""
+    return getattr(_REGISTRY.get(name), "needs_cascade", False)
+
+
 def exit_logits_of(output: MultiExitOutput) -> Sequence[Tensor]:
     """Logits of every exit, L times [B, C]."""
     assert output.exit_logits is not None  # a model always gives them

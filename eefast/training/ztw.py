@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ class ZTW:
         backbone:  CE(p_L, y)                  trains backbone and last head
         exits:     sum_(i<L) CE(p_i, y)        trains all other heads
 
+    Heads are in a cascade (`eefast.heads.ExitHeads`), unless `attach_exits` is told otherwise.
+
     The paper adds exits to a trained backbone that stays as it is. Its second phase, the weights of
     the ensembles, needs no gradient of the model: `eefast.calibrate("ztw", trace)`.
 
@@ -33,6 +35,8 @@ class ZTW:
     Raises:
         ValueError: frozen is not True or False, or it is True and there are no other exits.
     """
+
+    needs_cascade: ClassVar[bool] = True
 
     def __init__(self, exits: Exits, *, frozen: bool = True) -> None:
         if not isinstance(frozen, bool):

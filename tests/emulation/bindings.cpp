@@ -67,6 +67,7 @@ std::vector<std::pair<uint64_t, unsigned>> exit_step(const py::dict& call, uint6
   step.pooler = {in("pooler_weight"), in("pooler_bias"), width, width};
   step.head = {in("weight"), in("bias"), width, number("outputs")};
   step.classes = number("classes");
+  step.cascade = static_cast<float*>(in("cascade"));
   step.keep = static_cast<eefast::Keep>(number("keep"));
   step.gain = static_cast<eefast::Gain>(number("gain"));
   step.accumulate = static_cast<eefast::Accumulate>(number("accumulate"));

@@ -19,11 +19,12 @@ VOTES_AND_ROW = dict(accumulate=Accumulate.VOTES, scorer_kind=ScorerKind.ROW)
 
 def step_of(*, pooler=True, c=5, d=48, rows=9, extended=False):
     """The arguments of a step in which some samples have left, some leave and some stay; or of one
-    that votes and scores, `VOTES_AND_ROW`."""
-    head = make_head(d, c + extended, pooler=pooler)
+    that votes and scores, `VOTES_AND_ROW`, and whose head reads the exit before."""
+    head = make_head(d, c + extended, pooler=pooler, cascade=c * extended)
     state = ExitState.start(rows, c, 2, votes=extended, memory=extended)
     state.exit_layer[::4] = 7
     if extended:
+        state.logits[:] = torch.arange(rows * c).view(rows, c) % 5 / c
         state.votes[:] = torch.arange(rows * c).view(rows, c) % 3
         state.prediction[:] = state.votes.argmax(1)
     return make_hidden(rows, d), head, table_of(2, threshold=0.45), state
@@ -35,9 +36,11 @@ def test_tiles_of_rows(rows):
 
 
 @pytest.mark.parametrize(("accumulate", "kind", "keep", "gain"), PARTS)
-@pytest.mark.parametrize("c", [1, 3, 70])
-def test_accumulators_and_scorers(accumulate, kind, keep, gain, c):
-    check_parts("cuda", accumulate, kind, keep, gain, samples=12, classes=c, exits=3)
+@pytest.mark.parametrize(("c", "cascade"), [(1, False), (3, False), (70, True)])
+def test_accumulators_and_scorers(accumulate, kind, keep, gain, c, cascade):
+    check_parts(
+        "cuda", accumulate, kind, keep, gain, samples=12, classes=c, exits=3, cascade=cascade
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("pooler", [False, True])
@@ -83,6 +86,8 @@ def test_no_order_of_threads_and_blocks_matters(pooler, c, extended):
         ("  if (lane() == 0) {\n    now.agrees", "  {\n    now.agrees"),
         # a vote is cast while other lanes read the votes
         ("lane() == vote % kWarpSize) votes", "lane() == 0) votes"),
+        # what the exit before left makes way while other lanes read it
+        ("    __syncwarp();  // all lanes have read it\n", ""),
         # rows of exited samples
         ("runs = step.exit_layer[sample] == 0;", "runs = true;"),
         # the tile of another row

@@ -40,7 +40,10 @@ def call(
     state = ExitState.start(rows + 1, c, 2, votes=votes, memory=bool(kind))
     state.exit_layer[1 : 1 + exited] = 1
     samples = torch.arange(rows, 0, -1) if rows else torch.empty(0, dtype=torch.int64)
-    head = make_head(d, c + (kind is ScorerKind.ROW), dtype, pooler, bias)
+    extended = bool(accumulate or kind)
+    head = make_head(
+        d, c + (kind is ScorerKind.ROW), dtype, pooler, bias, cascade=c * extended
+    )  # fmt: skip
     scorer = torch.full((3, c + 4 + exit), 0.1) if network else None
     hidden, offsets = make_hidden(rows, d, dtype), None
     if tokens:

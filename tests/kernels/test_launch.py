@@ -110,15 +110,19 @@ def test_many_classes_with_votes_and_a_learned_score(c, lead):
         ({"accumulate": Accumulate.LOG_PROBABILITIES}, "log-probabilities .* up to 128 outputs"),
         ({"accumulate": Accumulate.MOST_CONFIDENT}, "the most confident exit .* 128 outputs"),
         ({"scorer_kind": ScorerKind.NETWORK}, "a network scorer .* got 129; impl='cuda'"),
+        ({"cascade": torch.zeros(129, 129)}, "a cascade .* up to 128 outputs"),
     ],
 )
 def test_what_tiles_cannot_do_is_refused(parts, words):
-    state = ExitState.start(2, 129, 2, votes=True, memory="scorer_kind" in parts)
+    head, votes = make_head(8, 129), "cascade" not in parts
+    if not votes:
+        head, parts = head._replace(**parts), {}
+    state = ExitState.start(2, 129, 2, votes=votes, memory="scorer_kind" in parts)
     if state.memory is not None:
         parts = {**parts, "scorer": torch.ones(3, 129 + 5)}
     with pytest.raises(ValueError, match=words):
         exit_step(
-            make_hidden(2, 8), make_head(8, 129), table_of(2), state, impl="triton",
+            make_hidden(2, 8), head, table_of(2), state, impl="triton",
             **STEP, **parts,
         )  # fmt: skip
     assert not state.exit_layer.any()

@@ -33,7 +33,10 @@ IMPLS_AND_DTYPES = [(impl, dtype) for impl in IMPLS for dtype in DTYPES[impl]]
 F32 = torch.finfo(torch.float32).eps
 
 
-def make_head(d, c, dtype=torch.float32, pooler=False, bias=True, seed=0, pooler_scale=1.0):
+def make_head(
+    d, c, dtype=torch.float32, pooler=False, bias=True, seed=0, pooler_scale=1.0, cascade=None
+):
+    """`cascade` is the number of classes without the row of a scorer, of a head that has one."""
     g = torch.Generator().manual_seed(seed)
 
     def normal(*shape, scale=1.0):
@@ -44,6 +47,7 @@ def make_head(d, c, dtype=torch.float32, pooler=False, bias=True, seed=0, pooler
         normal(d, scale=0.1 * pooler_scale) if pooler and bias else None,
         normal(c, d, scale=2 * d**-0.5 / pooler_scale),
         normal(c, scale=0.1) if bias else None,
+        torch.randn(cascade, cascade, generator=g) * cascade**-0.5 if cascade else None,
     )
 
 
@@ -81,7 +85,7 @@ def error_budget(hidden, head):
     return max(2 * error, F32 * roundings)
 
 
-def assert_same(got, want, budget, threshold=None):
+def assert_same(got, want, budget, threshold=None, cascade=False):
     """Integers exactly, floats within the budget.
 
     Rows whose score lies within the budget of the threshold may go either way; they are skipped,
@@ -105,8 +109,8 @@ def assert_same(got, want, budget, threshold=None):
             torch.testing.assert_close(
                 ours[sure].double(), exact[sure], atol=8 * budget, rtol=1e-5, equal_nan=True
             )
-    compared = want.logits.shape[1] == 1 and want.votes is None  # by the next exit
-    written = sure & ((want.exit_layer > 0) | compared)
+    left = cascade or want.logits.shape[1] == 1  # for the next exit
+    written = sure & ((want.exit_layer > 0) | left)
     torch.testing.assert_close(
         got.logits[written].double(), want.logits[written], atol=budget, rtol=0, equal_nan=True
     )
@@ -148,7 +152,10 @@ def check(impl, hidden, head, table, state, **kwargs):
     want = oracle.exit_step(hidden, head, table, state, **kwargs)
     got = run(impl, hidden, head, table, state, **kwargs)
     budget = error_budget(hidden, head)
-    assert_same(got, want, budget, table[kwargs["exit"] - 1, 1].item())
+    if head.cascade is not None:  # one more sum, whose rounding is proportional to its magnitudes
+        budget += F32 * (state.logits.abs() @ head.cascade.abs().T).amax().item()
+    threshold = table[kwargs["exit"] - 1, 1].item()
+    assert_same(got, want, budget, threshold, head.cascade is not None)
     return got
 
 
@@ -184,8 +191,8 @@ PARTS = [
 """Accumulators and scorers, each with kinds that use it."""
 
 
-def check_parts(impl, accumulate, kind, keep, gain, *, samples, classes, exits):
-    """One of PARTS over all exits."""
+def check_parts(impl, accumulate, kind, keep, gain, *, samples, classes, exits, cascade=False):
+    """One of PARTS over all exits, whose heads may read one another."""
     if classes == 1 and accumulate and keep is Keep.AGREE:
         pytest.skip("refused: tests/ops/test_arguments.py")
     recurrence = Recurrence(keep, gain, False, accumulate, kind)
@@ -196,8 +203,10 @@ def check_parts(impl, accumulate, kind, keep, gain, *, samples, classes, exits):
         scorer = torch.randn(5, classes + exit + 4, generator=g) * 0.3
         state = check(
             impl, make_hidden(samples, 16, seed=exit),
-            make_head(16, classes + (kind is ScorerKind.ROW), seed=exit), table, state,
-            exit=exit, layer=exit, keep=keep, gain=gain, accumulate=accumulate, scorer_kind=kind,
-            scorer=scorer if kind is ScorerKind.NETWORK else None,
+            make_head(
+                16, classes + (kind is ScorerKind.ROW), seed=exit, cascade=cascade * classes
+            ),
+            table, state, exit=exit, layer=exit, keep=keep, gain=gain, accumulate=accumulate,
+            scorer_kind=kind, scorer=scorer if kind is ScorerKind.NETWORK else None,
         )  # fmt: skip
     assert state.exit_layer.all()

@@ -189,7 +189,10 @@ def exit_step(
         if out.exit_layer[sample]:
             continue
         row = hidden[r if offsets is None else offsets[r]]
-        z = logits_of(row[0] if row.dim() == 2 else row, head).tolist()
+        z = logits_of(row[0] if row.dim() == 2 else row, head)
+        if head.cascade is not None:
+            z[:classes] += head.cascade.double() @ state.logits[sample].double()
+        z = z.tolist()
         it = Sample(out, sample)
         answer = it.meet(
             z[:classes], z[-1], numbers, exit, keep, gain, accumulate, scorer_kind, units
@@ -205,6 +208,6 @@ def exit_step(
             out.logits[sample] = torch.tensor(answer, dtype=torch.float64)
         else:
             out.running[exit - 1] = True
-            if classes == 1:
-                out.logits[sample] = it.output
+            if classes == 1 or head.cascade is not None:
+                out.logits[sample] = torch.tensor(z[:classes], dtype=torch.float64)
     return out

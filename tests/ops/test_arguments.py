@@ -82,6 +82,16 @@ NETWORK = dict(scorer_kind=ScorerKind.NETWORK, scorer=torch.zeros(2, 3 + 1 + 4))
         (bad(head=lambda h: h._replace(bias=h.bias[:2])), ValueError, "head.bias"),
         (bad(head=lambda h: h._replace(pooler_weight=None)), ValueError, "pooler_weight"),
         (bad(head=lambda h: h._replace(pooler_bias=h.pooler_bias[:2])), ValueError, "pooler_bias"),
+        (
+            bad(head=lambda h: h._replace(cascade=torch.zeros(3, 2))),
+            ValueError,
+            r"head.cascade must be contiguous of shape \[3, 3\], got \[3, 2\]",
+        ),
+        (
+            bad(head=lambda h: h._replace(cascade=torch.zeros(3, 3).bfloat16())),
+            TypeError,
+            "head.cascade must be torch.float32, got torch.bfloat16",
+        ),
         (bad(table=torch.zeros(2, 2)), ValueError, r"table must be contiguous of shape \[2, 3\]"),
         (bad(table=torch.zeros(2, 3).double()), TypeError, "table must be torch.float32"),
         (bad(exit=0), ValueError, r"exit must be in 1\.\.2"),

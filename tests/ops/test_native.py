@@ -107,6 +107,7 @@ NETWORK = Step(1, 1, Keep.AGREE, Gain.SCORE, scorer=ScorerKind.NETWORK).pack()
         ({"votes": torch.zeros(4, 3)}, "votes must be given if and only if"),
         ({"step": VOTING, "votes": torch.zeros(4, 4)}, r"votes must be Float \[4, 3\]"),
         ({"memory": torch.zeros(4, 2)}, "memory"),
+        ({"cascade": torch.zeros(3, 2)}, r"cascade must be Float \[3, 3\]"),
         ({"scorer": torch.zeros(2, 8)}, "scorer must be given if and only if"),
         ({"step": NETWORK}, "scorer must be given"),
         ({"step": NETWORK, "scorer": torch.zeros(2, 7)}, r"scorer must be Float \[2, 8\]"),

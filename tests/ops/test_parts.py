@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eefast.ops import Accumulate, ExitState, Gain, HeadWeights, Keep, Recurrence, ScorerKind
@@ -69,9 +69,57 @@ def test_every_kind_over_all_exits(impl, keep, gain, accumulate, kind):
 
 @pytest.mark.parametrize("impl", [impl for impl in ALL_IMPLS if impl != "cuda"])
 @pytest.mark.parametrize(("accumulate", "kind", "keep", "gain"), PARTS)
-@pytest.mark.parametrize("c", [1, 3, 20])
-def test_accumulators_and_scorers(impl, accumulate, kind, keep, gain, c):
-    check_parts(impl, accumulate, kind, keep, gain, samples=5, classes=c, exits=3)
+@pytest.mark.parametrize(("c", "cascade"), [(1, False), (3, True), (20, False)])
+def test_accumulators_and_scorers(impl, accumulate, kind, keep, gain, c, cascade):
+    check_parts(
+        impl, accumulate, kind, keep, gain, samples=5, classes=c, exits=3, cascade=cascade
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("impl", ALL_IMPLS)
+@pytest.mark.parametrize("ensemble", [False, True])
+@settings(max_examples=5)
+@given(classes=st.integers(1, 5), exits=st.integers(2, 4), seed=st.integers(0, 99))
+def test_a_cascade_is_a_chain_of_heads(impl, ensemble, classes, exits, seed):
+    """ZTW from the paper, one sample at a time; and a batch from which those that exit go.
+
+    With the ensemble an exit's answer is not what the next head reads.
+    """
+    g = torch.Generator().manual_seed(seed)
+    samples, tau, d = 5, 0.7, 8
+    w = torch.randn(exits, classes, d, generator=g)
+    u = torch.randn(exits, classes, classes, generator=g)
+    hidden = torch.randn(exits, samples, d, generator=g) * 0.7
+    left, answers, sure = [], [], []
+    for n in range(samples):
+        z, total, margin = torch.zeros(classes).double(), 0.0, math.inf
+        for i in range(exits):
+            z = w[i].double() @ hidden[i, n].double() + u[i].double() @ z
+            total = total + z
+            answer = total / (i + 1) if ensemble else z
+            confidence = answer.softmax(-1).max().item()
+            margin = min(margin, abs(confidence - tau))
+            if confidence > tau:
+                break
+        left.append(i + 1)
+        answers.append(answer)
+        sure.append(margin > 1e-4)
+
+    accumulate = Accumulate.LOG_PROBABILITIES if ensemble else Accumulate.NONE
+    table = torch.tensor([[1.0, tau, 1.0]] * exits)
+    state = state_for(samples, classes, accumulate, ScorerKind.NONE, exits)
+    rows = torch.randperm(samples, generator=g)
+    for exit in range(1, exits + 1):
+        rows = rows[state.exit_layer[rows] == 0]
+        state = run(
+            impl, hidden[exit - 1, rows], HeadWeights(None, None, w[exit - 1], None, u[exit - 1]),
+            table, state, exit=exit, layer=exit, keep=Keep.NEVER, gain=Gain.CONFIDENCE,
+            strict=True, accumulate=accumulate, rows=rows,
+        )  # fmt: skip
+    sure = torch.tensor(sure)
+    assert torch.equal(state.exit_layer[sure], torch.tensor(left, dtype=torch.int32)[sure])
+    wanted = torch.stack(answers)[sure].float()
+    torch.testing.assert_close(state.logits[sure], wanted, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("impl", IMPLS)

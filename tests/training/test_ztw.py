@@ -15,6 +15,7 @@ def test_ztw_trains_exits_on_a_frozen_backbone_or_all_at_once():
     for stage in stages(frozen):
         trained = {name for name, p in frozen.named_parameters() if p.requires_grad}
         of_backbone = any("backbone" in name for name in trained)
+        assert any("cascades" in name for name in trained) == (stage.name == "exits")
         seen[stage.name] = (of_backbone, frozen(**batch).loss.item())
     each = [F.cross_entropy(z, batch["labels"]).item() for z in frozen(**batch).exit_logits]
     assert seen["backbone"] == (True, pytest.approx(each[-1]))

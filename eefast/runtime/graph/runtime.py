@@ -21,7 +21,7 @@ from eefast.runtime.graph.captured import CapturedCall, Nodes
 from eefast.runtime.graph.cuda import BackEnd, CudaGraphDevice
 from eefast.runtime.graph.device import GraphDevice
 from eefast.runtime.graph.static_inputs import Form, StaticInputs, forms
-from eefast.runtime.plan import Plan
+from eefast.runtime.plan import Plan, Stage
 from eefast.runtime.stats import CallStats, RuntimeStats
 
 
@@ -224,7 +224,8 @@ class GraphRuntime:
             layout = (
                 # A capture holds its plan's heads, so no others can come to lie at their addresses.
                 tuple(
-                    (s.layers, s.exit, s.step, _addresses((*s.head, s.scorer))) for s in plan.stages
+                    (s.layers, s.exit, s.step, _addresses((*s.head, s.scorer, *_of_read(s))))
+                    for s in plan.stages
                 ),
                 plan.table.shape,
                 plan.by_similarity,
@@ -232,6 +233,10 @@ class GraphRuntime:
             )
             self._layout = (plan, layout)
         return layout
+
+
+def _of_read(stage: Stage) -> Iterable[Tensor | None]:
+    return (weights for read in stage.read.values() for weights in read.head)
 
 
 def _addresses(tensors: Iterable[Tensor | None]) -> tuple[object, ...]:

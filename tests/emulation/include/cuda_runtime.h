@@ -26,6 +26,10 @@ inline void __syncthreads(int line = __builtin_LINE()) {
   emulation::wait({emulation::Kind::kBarrier, line});
 }
 
+inline void __syncwarp(unsigned mask = 0xFFFFFFFF, int line = __builtin_LINE()) {
+  emulation::wait({emulation::Kind::kBallot, line, mask});
+}
+
 inline int __syncthreads_or(int value, int line = __builtin_LINE()) {
   return static_cast<int>(emulation::wait({emulation::Kind::kBarrierOr, line, 0, value != 0}));
 }
