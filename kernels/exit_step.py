@@ -79,8 +79,8 @@ def exit_step_kernel(
         q = tl.sigmoid(tl.sum(tl.where(output == classes, z, 0.0), 0))
     of_classes = sample.to(tl.int64) * classes + output
     if cascade is not None:
-        before = logits + sample.to(tl.int64) * classes
-        z += row_times_weights(before, cascade, None, output, classes, classes, BLOCK_K)
+        left = logits + sample.to(tl.int64) * classes
+        z += row_times_weights(left, cascade, None, output, classes, classes, BLOCK_K)
     own = z
     if ACCUMULATE == ACCUMULATE_LOG_PROBABILITIES:
         gathered = tl.load(votes + of_classes, mask=valid, other=0.0)

@@ -30,6 +30,8 @@ def tiny_model(classes=3, layers=4, seed=0, spread=1.5, **options) -> MultiExitM
             pooler.weight.normal_(0, 32**-0.5)
         for classifier in model.heads.classifiers:
             classifier.weight.normal_(0, spread * 32**-0.5)
+        for cascade in model.heads.cascades:
+            cascade.weight.normal_(0, 0.5)
     return model
 
 

@@ -24,13 +24,14 @@ from eefast.policies import BEEM, PABEE
 from tests.models import inputs_for, tiny_model
 
 
-def test_exit_logits_are_the_heads_of_transformers_hidden_states():
-    model = tiny_model(exits=[1, 3, 4])
+@pytest.mark.parametrize("cascade", [False, True])
+def test_exit_logits_are_the_heads_of_transformers_hidden_states(cascade):
+    model = tiny_model(exits=[1, 3, 4], cascade=cascade)
     inputs = inputs_for(model, 5, padded=True)
     out = model(**inputs)
     hidden = model.backbone(**inputs, output_hidden_states=True).hidden_states
     for i, layer in enumerate((1, 3, 4)):
-        wanted, _ = model.heads(i + 1, hidden[layer][:, 0])
+        wanted, _ = model.heads(i + 1, hidden[layer][:, 0], out.exit_logits[i - 1])
         torch.testing.assert_close(out.exit_logits[i], wanted)
     assert torch.equal(out.logits, out.exit_logits[-1])
     assert out.loss is None

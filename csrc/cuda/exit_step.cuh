@@ -233,8 +233,8 @@ __device__ inline bool is_last_block(int64_t* arrivals) {
   return is_last;
 }
 
-// kExtended: the policy accumulates or scores, or the head has a cascade. All others have a kernel without that, which takes
-// half as many registers.
+// kExtended: the policy accumulates or scores, or the head has a cascade. All others have a kernel
+// without that, which takes half as many registers.
 template <class Element, bool kExtended>
 __global__ void __launch_bounds__(kThreads, kExtended ? 2 : 4)
     exit_step(const ExitStep step, bool vectors) {

@@ -134,6 +134,17 @@ def test_a_classifier_changed_in_place_counts_beside_a_learned_score():
     assert fast.policy_table[0, 0] == 0.5
 
 
+def test_a_cascade_changed_in_place_counts_in_low_precision():
+    model = tiny_model(cascade=True)
+    fast, inputs = compile(model, Budgeted(3), dtype=torch.bfloat16), inputs_for(model, 4)
+    for cascade in fast.model.heads.cascades:
+        torch.nn.init.zeros_(cascade.weight)
+    for cascade in model.heads.cascades:
+        torch.nn.init.zeros_(cascade.weight)
+    wanted = model(**inputs).exit_logits[2]
+    torch.testing.assert_close(fast(**inputs).logits, wanted, atol=0.2, rtol=0.1)
+
+
 @pytest.mark.parametrize("name", ["bert", "deberta-v2"])
 def test_a_list_of_layers_replaced_as_a_whole_is_seen(name):
     base = copy.deepcopy(model_of(name, "eager", torch.float32))

@@ -15,6 +15,9 @@ from eefast.policies import (
     BEEM,
     PABEE,
     PCEE,
+    ZTW,
+    Accumulate,
+    BERxiT,
     Budgeted,
     Columns,
     Confidence,
@@ -44,7 +47,7 @@ TOLERANCE = dict(atol=2e-4, rtol=2e-4)
 
 @pytest.fixture(scope="module", params=["linear", "pooler"])
 def model(request):
-    return tiny_model(head=request.param)
+    return tiny_model(head=request.param, cascade=request.param == "pooler")
 
 
 def judged(model, policy, inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -79,6 +82,82 @@ def test_the_cases_above_do_use_different_exits(model):
     inputs = inputs_for(model, 24)
     for policy in POLICIES[:6]:
         assert len(compile(model, policy)(**inputs).exit_layer.unique()) > 1, policy
+
+
+@dataclass(frozen=True)
+class Elects(Policy):
+    """By the votes of the first and the third exit, which have to agree."""
+
+    name = "test-elects"
+    keep, gain, accumulate = Keep.AGREE, Gain.VOTES, Accumulate.VOTES
+
+    def columns(self, num_exits):
+        return Columns(thresholds=[1.5, -9.0, 2.5, -9.0])
+
+    def exits_used(self, num_exits):
+        return range(1, 4, 2)
+
+
+@dataclass(frozen=True)
+class Certain(BERxiT):
+    """By the learned scores of the first and the third exit."""
+
+    name = "test-certain"
+
+    def exits_used(self, num_exits):
+        return range(1, 4, 2)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize(
+    ("policy", "computed"),
+    [
+        (Elects(), [1, 2, 3]),
+        (Certain(0.6), [1, 2, 3]),
+        (ZTW(0.85, (0.5, 1.0, 0.25, 1.0)), [1, 2, 3, 4]),
+        (Budgeted(3), [1, 2, 3]),
+        (Never(), [4]),  # whose head reads no other
+    ],
+    ids=repr,
+)
+def test_in_a_cascade_exits_that_others_read_are_computed(monkeypatch, policy, computed, impl):
+    model = tiny_model(cascade=True, scorer_row=True)
+    inputs, read, readout = inputs_for(model, 24, padded=True), [], model.layers.readout
+    labels = torch.zeros(24, dtype=torch.int64)
+    trace = record_trace(model, [{**inputs, "labels": labels}], keep=["scores"])
+    outcome = simulate(policy, trace)
+    monkeypatch.setattr(
+        model.layers, "readout", lambda layer, *rest: read.append(layer) or readout(layer, *rest)
+    )
+    out = compile(model, policy, impl=impl)(**inputs)
+    assert read == computed
+    assert torch.equal(out.exit_layer, outcome.exit_layer)
+    assert torch.equal(out.prediction, outcome.prediction)
+    torch.testing.assert_close(out.score, outcome.score, **TOLERANCE)
+    if policy.accumulate is Accumulate.NONE:
+        logits = torch.stack(model(**inputs).exit_logits)[outcome.exit - 1, torch.arange(24)]
+        torch.testing.assert_close(out.logits, logits, **TOLERANCE)
+
+
+def test_one_output_in_a_cascade():
+    """What an exit left is read by the next, and compared with what that gives."""
+    model, policy = tiny_model(classes=1, cascade=True), PABEE(1, 0.5)
+    inputs = inputs_for(model, 24, padded=True)
+    exits, logits, _ = judged(model, policy, inputs)
+    out = compile(model, policy)(**inputs)
+    assert torch.equal(out.exit_layer, exits)
+    assert len(exits.unique()) > 1
+    torch.testing.assert_close(out.logits, logits, **TOLERANCE)
+
+    @dataclass(frozen=True)
+    class SomeAgree(PABEE):
+        name = "test-some-agree"
+
+        def exits_used(self, num_exits):
+            return range(1, num_exits, 2)
+
+    with pytest.raises(ValueError, match=r"compares exits.*must use all of them, got .*\[1, 3\]"):
+        compile(model, SomeAgree(1, 0.5))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

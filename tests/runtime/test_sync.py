@@ -12,7 +12,7 @@ from tests.runtime.test_direct import IMPLS, POLICIES, TOLERANCE
 
 @pytest.fixture(scope="module", params=["linear", "pooler"])
 def model(request):
-    return tiny_model(head=request.param)
+    return tiny_model(head=request.param, cascade=request.param == "pooler")
 
 
 @pytest.mark.parametrize("impl", IMPLS)

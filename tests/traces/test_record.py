@@ -4,17 +4,18 @@ import pytest
 import torch
 
 from eefast import compile, record_trace, simulate
-from eefast.policies import BEEM, BERxiT, Confidence
+from eefast.policies import BEEM, BERxiT, Budgeted, Confidence
 from tests.models import inputs_for, tiny_model
 
 
-def test_record_trace_keeps_every_exit_in_order():
-    model = tiny_model(exits=[2, 4]).train()
+@pytest.mark.parametrize("options", [dict(exits=[2, 4]), dict(cascade=True)])
+def test_record_trace_keeps_every_exit_in_order(options):
+    model = tiny_model(**options).train()
     batches = [
         {**inputs_for(model, 3, seed=seed), "labels": torch.tensor([0, 1, 2])} for seed in range(2)
     ]
     trace = record_trace(model, batches)
-    assert trace.exit_layers == (2, 4)
+    assert trace.exit_layers == tuple(options.get("exits", (1, 2, 3, 4)))
     assert trace.labels.tolist() == [0, 1, 2, 0, 1, 2]
     model.eval()
     for i, batch in enumerate(batches):
@@ -23,9 +24,9 @@ def test_record_trace_keeps_every_exit_in_order():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("policy", [Confidence(0.6), BEEM.cost(4, 0.6), BERxiT(0.5)])
+@pytest.mark.parametrize("policy", [Confidence(0.6), BEEM.cost(4, 0.6), BERxiT(0.5), Budgeted(3)])
 def test_what_is_recorded_is_what_the_compiled_model_decides_by(dtype, policy):
-    model = tiny_model(scorer_row=True, head="pooler").to(dtype)
+    model = tiny_model(scorer_row=True, head="pooler", cascade=True).to(dtype)
     inputs = inputs_for(model, 500, padded=True)
     batch = {**inputs, "labels": torch.zeros(500, dtype=torch.int64)}
     trace = record_trace(model, [batch], keep=["scores"])

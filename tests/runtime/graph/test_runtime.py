@@ -19,7 +19,7 @@ NODES = ["nested", "flat"]
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny_model()
+    return tiny_model(cascade=True)
 
 
 def with_exits(family, attention, dtype):
@@ -150,6 +150,19 @@ def test_another_kind_of_policy_is_captured_and_kept(model):
         fast.policy = policy
         close(fast(**inputs), compile(model, policy)(**inputs))
     assert device.opened == 5
+
+
+def test_a_head_that_is_only_read_is_seen_after_a_new_policy():
+    model = tiny_model(cascade=True)
+    fast, device = compiled(model, Budgeted(3))
+    inputs = inputs_for(model, 3)
+    fast(**inputs)
+    model.heads.classifiers[0] = torch.nn.Linear(32, 3)
+    fast.policy = Budgeted(3)
+    close(fast(**inputs), compile(model, Budgeted(3))(**inputs))
+    fast.policy = Budgeted(3)
+    fast(**inputs)
+    assert device.opened == 2
 
 
 def test_results_stay_what_they_are(model):
