@@ -50,7 +50,8 @@ class Costs:
     def of_leaving(self, policy: Policy, exit_layers: Sequence[int]) -> Tensor:
         """Cost of a sample that leaves at each exit, [L] float64: layers and exit steps up to it.
 
-        Only the exit steps that the policy computes count.
+        Only the exit steps that the policy computes count. A policy by similarity (MuE) computes
+        one head, the last, wherever a sample leaves; comparing two vectors counts as nothing.
 
         Args:
             policy: says which exits are computed (`Policy.exits_used`).
@@ -68,8 +69,11 @@ class Costs:
         f64, cpu = torch.float64, "cpu"
         layers = torch.tensor(self.layers, dtype=f64, device=cpu).cumsum(0)
         steps = torch.zeros(exits, dtype=f64, device=cpu)
-        for exit in policy.exits_used(exits) if self.exits else ():
-            steps[exit - 1] = self.exits[exit - 1]
+        if self.exits and policy.recurrence.by_similarity:
+            steps[0] = self.exits[-1]
+        elif self.exits:
+            for exit in policy.exits_used(exits):
+                steps[exit - 1] = self.exits[exit - 1]
         return layers[[layer - 1 for layer in exit_layers]] + steps.cumsum(0)
 
     @classmethod
