@@ -18,6 +18,7 @@ from eefast.policies.values import number
 
 if TYPE_CHECKING:
     from eefast.multi_exit import MultiExitModel
+    from eefast.traces import Simulation
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,16 @@ class Costs:
             for exit in policy.exits_used(exits):
                 steps[exit - 1] = self.exits[exit - 1]
         return layers[[layer - 1 for layer in exit_layers]] + steps.cumsum(0)
+
+    def per_sample(self, policy: Policy, outcome: Simulation) -> float:
+        """What a sample costs on average, where `outcome` is what simulating the policy gave.
+
+        Raises:
+            ValueError: costs of another number of layers or exits.
+        """
+        leaving = self.of_leaving(policy, outcome.exit_layers)
+        counts = outcome.exit_histogram.to("cpu", torch.float64)
+        return (counts @ leaving / counts.sum()).item()
 
     @classmethod
     def flops(cls, model: MultiExitModel, length: int) -> Costs:
