@@ -52,7 +52,7 @@ def attach_exits(
         readout: what an exit reads of a text's tokens: "first", "last" (that is not padding) or
             "mean"; None: what the family's own classifier reads. Models that were pretrained with a
             mean over the tokens, as sentence transformers are, have little in their first token
-            before the last layers.
+            before the last layers. The mean of a text whose mask hides every token is 0, as theirs.
         init: "keep": the last exit gets a copy of the head that `model` was trained with, and
             answers as `model` does; the others are new. "copy": all exits start from that copy.
             "fresh": all are new. None: "keep", or, if no head of that kind is found in a task
