@@ -291,8 +291,9 @@ class Policy(ABC):
         if self.scorer is ScorerKind.ROW and not learned_scores:
             raise ValueError(
                 f"policy {self.name!r} reads learned scores and got none: the model needs a "
-                "trained scorer, eefast.attach_exits(..., scorer_row=True), and a trace its "
-                "scores, record_trace(..., keep=('scores',))"
+                "scorer, eefast.attach_exits(..., scorer_row=True), which objectives 'berxit', "
+                "'palbert' and 'pcee-v2' bring and train, and a trace its scores, "
+                "record_trace(..., keep=('scores',))"
             )
         table = self.table(num_exits)
         if num_classes == 1 and self.recurrence.compares and (table[:, 2] <= 0).all():

@@ -118,8 +118,8 @@ def check_similarity(policy: Policy, num_exits: int, similarity: bool) -> None:
         raise ValueError(
             f"policy {policy.name!r} compares the hidden vectors of consecutive layers and answers "
             "with the last head: the model needs an exit after every layer and one head for all, "
-            "eefast.attach_exits(..., share_head=True), and a trace its similarities, "
-            "record_trace(..., keep=('similarity',))"
+            "eefast.attach_exits(..., share_head=True), which objective='mue' brings and trains, "
+            "and a trace its similarities, record_trace(..., keep=('similarity',))"
         )
     used = list(policy.exits_used(num_exits))
     if used != list(range(1, num_exits + 1)):

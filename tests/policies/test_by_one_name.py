@@ -6,7 +6,9 @@ import torch
 from eefast import MultiExitModel, calibrate, record_trace, simulate
 from eefast.policies import BERxiT, policy_class
 from eefast.traces import keepable
+from eefast.training import needs_scores
 from tests.models import inputs_for, tiny_model
+from tests.policies.examples import EXAMPLES
 
 
 @pytest.mark.parametrize("name", ["beem", "eeic", "berxit", "mue"])
@@ -37,7 +39,9 @@ def test_trained_recorded_calibrated_and_saved(name, tmp_path):
 
 def test_a_model_without_scorer_takes_no_policy_that_reads_scores():
     model = tiny_model()
-    with pytest.raises(ValueError, match=r"'berxit' reads learned scores and got none"):
+    with pytest.raises(ValueError, match="'berxit' reads learned scores and got none") as refused:
         model.set_policy(BERxiT(0.5))
+    for objective in filter(needs_scores, {policy.name for policy in EXAMPLES}):
+        assert f"'{objective}'" in str(refused.value).partition("which objectives")[2]
     assert model.get_policy("berxit") is None
     tiny_model(scorer_row=True).set_policy(BERxiT(0.5))
