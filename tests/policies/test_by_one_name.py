@@ -7,7 +7,7 @@ from eefast import MultiExitModel, calibrate, record_trace, simulate
 from eefast.policies import BERxiT, policy_class
 from eefast.traces import keepable
 from eefast.training import needs_scores
-from tests.models import inputs_for, tiny_model
+from tests.models import inputs_for, losses_of_training, tiny_model
 from tests.policies.examples import EXAMPLES
 
 
@@ -15,14 +15,7 @@ from tests.policies.examples import EXAMPLES
 def test_trained_recorded_calibrated_and_saved(name, tmp_path):
     model = tiny_model(objective=name, head_dropout=0.0)
     inputs, labels = inputs_for(model, 24), torch.arange(24) % 3
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(20):
-        optimizer.zero_grad()
-        loss = model(**inputs, labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of_training(model, dict(inputs, labels=labels), 20)
     assert losses[-2] < losses[0]  # two steps of one kind, where they alternate
 
     keep = keepable(model)
