@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -54,7 +54,7 @@ def attach_exits(
         readout: what an exit reads of a text's tokens: "first", "last" (that is not padding) or
             "mean"; None: what the family's own classifier reads. Models that were pretrained with a
             mean over the tokens, as sentence transformers are, have little in their first token
-            before the last layers.
+            before the last layers. The mean of a text whose mask hides every token is 0, as theirs.
         init: "keep": the last exit gets a copy of the head that `model` was trained with, and
             answers as `model` does; the others are new. "copy": all exits start from that copy.
             "fresh": all are new. None: "keep", or, if no head of that kind is found in a task
@@ -84,7 +84,8 @@ def attach_exits(
     if layers is None and exits != "all":
         raise ValueError(f"exits must be 'all' or a list of layers, got {exits!r}")
     anatomy = None if has_adapter(backbone) else study(backbone)
-    found, anatomy = trained_head(model, backbone, anatomy, head, readout)
+    walked = anatomy
+    found, anatomy = trained_head(model, backbone, walked, head, readout)
     config = MultiExitConfig(
         backbone_config=copy.deepcopy(backbone.config),
         exits=layers,
@@ -101,10 +102,13 @@ def attach_exits(
             f"model: {type(model).__name__} has no {head!r} head for {config.num_labels} classes "
             "with which the last exit would answer as it does"
         )
+        for other in get_args(HeadKind):
+            if other != head and trained_head(model, backbone, walked, other, readout)[0]:
+                what += f" (it was trained with a {other!r} head: head={other!r} keeps that)"
         if init is not None:
             raise ValueError(f"{what}; init={init!r} needs one (another `head`, or init='fresh')")
         if model is not backbone and config.num_labels == model.config.num_labels:
-            warnings.warn(f"{what}: all exits start anew", stacklevel=2)
+            warnings.warn(f"{what}: all exits start anew, untrained", stacklevel=2)
     attached = MultiExitModel(config, backbone)
     attached.heads.to(backbone.device, backbone.dtype)
     if isinstance(attached.objective, nn.Module):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from eefast.calibration import Costs
     from eefast.policies import Expected
 
 
@@ -35,7 +36,7 @@ def calibrate(
     ] = None,
     costs: Annotated[
         Path | None,
-        typer.Option(help="what a budget counts: a file of `eefast profile`; otherwise layers"),
+        typer.Option(help="what --budget counts: a file of `eefast profile`; otherwise layers"),
     ] = None,
     metric: Annotated[
         str, typer.Option(help="accuracy, f1, matthews, pearson or spearman: what is compared")
@@ -51,12 +52,13 @@ def calibrate(
 
     With no target, drop, budget or metric, BEEM is calibrated by its paper's Eq. 3, and any other
     policy for the highest accuracy. Prints what is to be expected of it, and of the fixed depth
-    that the same rule chooses. Of a dataset by name the validation split is taken. The trace of
-    every exit is kept in the model's folder and used again while model and data are the same.
+    that the same rule chooses; with a budget also what a sample costs. Of a dataset by name the
+    validation split is taken. The trace of every exit is kept in the model's folder and used again
+    while model and data are the same.
     """
     from rich.console import Console
 
-    from eefast.calibration import Costs, Goal, calibrate
+    from eefast.calibration import Goal, calibrate
     from eefast.data import encode, load_table
     from eefast.measure import terminal_table
     from eefast.policies import Budgeted, policy_class
@@ -70,10 +72,10 @@ def calibrate(
         "target_speedup": target_speedup,
         "max_accuracy_drop": max_accuracy_drop,
         "budget": budget,
-        "costs": None if costs is None else Costs.load(costs),
+        "costs": None if costs is None else _costs(costs),
         "metric": metric,
     }
-    Goal(**rule)  # says what is wrong before anything is recorded
+    goal = Goal(**rule)  # says what is wrong before anything is recorded
     multi_exit, tokenizer = load(model)
     max_length = longest_text(multi_exit, tokenizer, max_length)
     table = load_table(data, "validation", text_column, label_column)
@@ -99,18 +101,38 @@ def calibrate(
         _row(f"full depth, {trace.exit_layers[-1]} layers", full.expected),
     ]
     columns = ["", "accuracy", "layer speed-up"]
+    outcomes = [simulate(of_row, trace) for of_row in (chosen, fixed, full)]
     if metric != "accuracy":
         columns.append(metric)
-        for row, of_row in zip(rows, (chosen, fixed, full), strict=True):
-            row.append(f"{simulate(of_row, trace).metric(metric):.3f}")
+        for row, outcome in zip(rows, outcomes, strict=True):
+            row.append(f"{outcome.metric(metric):.3f}")
     title = f"expected, from {len(table)} samples, with 95 % intervals"
     console = Console()
     console.print(terminal_table(title, columns, rows))
+    if budget is not None:
+        counted = goal.costs_of(trace)
+        spent = [
+            f"{row[0]} {counted.per_sample(of_row, outcome):.4g}"
+            for row, of_row, outcome in zip(rows, (chosen, fixed, full), outcomes, strict=True)
+        ]
+        console.print(
+            f"mean cost of a sample in {counted.unit}: {'; '.join(spent)} (budget {budget:g})",
+            soft_wrap=True, markup=False, highlight=False,
+        )  # fmt: skip
     console.print(
         "They were chosen on these samples, which makes them look a little better than they are.\n"
         f"stored in {model} as its policy {policy!r}",
         soft_wrap=True, markup=False, highlight=False,
     )  # fmt: skip
+
+
+def _costs(path: Path) -> Costs:
+    from eefast.calibration import Costs
+
+    try:
+        return Costs.load(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--costs must be a file that `eefast profile` wrote: {error}") from None
 
 
 def _row(name: str, expected: Expected | None) -> list[str]:
@@ -124,4 +146,4 @@ def _row(name: str, expected: Expected | None) -> list[str]:
 
 def _with_interval(value: float, ends: tuple[float, float], digits: str) -> str:
     low, high = (format(end, digits) for end in ends)
-    return format(value, digits) + (f" ({low} to {high})" if low != high else "")
+    return format(value, digits) + (f" ({low}-{high})" if low != high else "")

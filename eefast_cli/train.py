@@ -9,6 +9,9 @@ import typer
 
 from eefast_cli.common import load_tokenizer, warn_of_exits_at_chance
 
+_MAX_LENGTH = 128
+"""In tokens, unless the model takes less or another number is asked for."""
+
 
 def train(
     model: Annotated[str, typer.Argument(help="a transformers model: folder or hub name")],
@@ -32,7 +35,12 @@ def train(
     ] = 3.0,
     batch_size: Annotated[int, typer.Option(help="samples a step", min=1)] = 32,
     learning_rate: Annotated[float, typer.Option(help="peak learning rate")] = 5e-5,
-    max_length: Annotated[int, typer.Option(help="longest text, in tokens", min=3)] = 128,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            help="longest text, in tokens", min=3, show_default="128, or what the model takes"
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="of the heads, the order and dropout")] = 0,
 ) -> None:
     """Give a model exits, train it, and calibrate BEEM.
@@ -71,7 +79,9 @@ def train(
         label2id={name: i for i, name in enumerate(names)},
     )
     longest = multi_exit.layers.max_length
-    if longest is not None and max_length > longest:
+    if max_length is None:
+        max_length = _MAX_LENGTH if longest is None else min(_MAX_LENGTH, longest)
+    elif longest is not None and max_length > longest:
         raise ValueError(f"--max-length must be at most {longest} for {model}, got {max_length}")
     encoded = encode(table, tokenizer, names, max_length)
     if held_out is not None:

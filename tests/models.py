@@ -47,6 +47,19 @@ def inputs_for(model, batch, length=12, seed=0, padded=False) -> dict[str, torch
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def losses_of_training(model, batch, steps, parameters=None, lr=1e-3) -> list[float]:
+    """The losses of so many steps of Adam on one batch; None: of all parameters."""
+    optimizer = torch.optim.Adam(parameters or model.parameters(), lr=lr)
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = model(**batch).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
 def plan_for(policy, model) -> Plan:
     """The plan of a policy for a model, as `compile` makes it."""
     exits = model.config.exits

@@ -63,10 +63,13 @@ def test_all_exits_may_start_from_it():
 
 def test_heads_of_another_kind_are_new_and_said_to_be():
     model = task("Bert")
-    with pytest.warns(UserWarning, match="no 'linear' head for 3 classes"):
+    why = "no 'linear' head for 3 classes.*trained with a 'pooler' head: head='pooler' keeps that"
+    with pytest.warns(UserWarning, match=f"{why}.*all exits start anew, untrained"):
         attach_exits(model, head="linear")
-    with pytest.raises(ValueError, match=r"init='keep' needs one \(another `head`"):
+    with pytest.raises(ValueError, match=rf"{why}.*init='keep' needs one \(another `head`"):
         attach_exits(model, head="linear", init="keep")
+    with pytest.warns(UserWarning, match="with which the last exit would answer as it does: all"):
+        attach_exits(model, head="linear", readout="mean")  # of which there is no trained head
     with pytest.raises(ValueError, match="no 'pooler' head for 5 classes"):
         attach_exits(model, head="pooler", init="keep", num_labels=5)
     with pytest.raises(ValueError, match=r"init must be .*'hope'"):

@@ -58,10 +58,15 @@ def window_bias(
 
 
 def mean_of_shown(hidden: Tensor, shown: Tensor | None) -> Tensor:
-    """The mean [B, D] of `hidden` [B, T, D] over the tokens that are `shown` [B, T]; None: all."""
+    """The mean [B, D] of `hidden` [B, T, D] over the tokens that are `shown` [B, T]; None: all.
+
+    Zeros for a sample with no such token, as sentence-transformers has it: an error would have to
+    wait for the device, and 0 / 0 is NaN.
+    """
     if shown is None:
         return hidden.mean(1)
-    return (hidden * shown[..., None]).sum(1) / shown.sum(1, keepdim=True)
+    total = hidden.masked_fill((shown == 0)[..., None], 0).sum(1)
+    return total / shown.sum(1, keepdim=True).clamp(min=1)
 
 
 def hides_nothing(attention_mask: Tensor) -> bool:

@@ -103,8 +103,10 @@ def error_rate_thresholds(
     """Eq. 3: alpha_t = min { alpha in space and {L} : error rate of exit t at alpha <= p }.
 
     The error rate is that of the samples that leave at t, and p is the last exit's over the whole
-    trace. Exits are settled from the first to the last. Where no sample would leave, none errs. An
-    exit for which no candidate will do never lets a sample leave.
+    trace. Eq. 3 has <= p where the text of section 3.4 has < p; this is the formula's, with which
+    an exit as good as the last may let samples go, and there is a threshold even for p = 0. Exits
+    are settled from the first to the last. Where no sample would leave, none errs. An exit for
+    which no candidate will do never lets a sample leave.
 
     Args:
         policy: its weights are used, its thresholds are not.

@@ -18,6 +18,7 @@ from eefast.policies.values import number
 
 if TYPE_CHECKING:
     from eefast.multi_exit import MultiExitModel
+    from eefast.traces import Simulation
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Costs:
     def of_leaving(self, policy: Policy, exit_layers: Sequence[int]) -> Tensor:
         """Cost of a sample that leaves at each exit, [L] float64: layers and exit steps up to it.
 
-        Only the exit steps that the policy computes count.
+        Only the exit steps that the policy computes count. A policy by similarity (MuE) computes
+        one head, the last, wherever a sample leaves; comparing two vectors counts as nothing.
 
         Args:
             policy: says which exits are computed (`Policy.exits_used`).
@@ -68,9 +70,22 @@ class Costs:
         f64, cpu = torch.float64, "cpu"
         layers = torch.tensor(self.layers, dtype=f64, device=cpu).cumsum(0)
         steps = torch.zeros(exits, dtype=f64, device=cpu)
-        for exit in policy.exits_used(exits) if self.exits else ():
-            steps[exit - 1] = self.exits[exit - 1]
+        if self.exits and policy.recurrence.by_similarity:
+            steps[0] = self.exits[-1]
+        elif self.exits:
+            for exit in policy.exits_used(exits):
+                steps[exit - 1] = self.exits[exit - 1]
         return layers[[layer - 1 for layer in exit_layers]] + steps.cumsum(0)
+
+    def per_sample(self, policy: Policy, outcome: Simulation) -> float:
+        """What a sample costs on average, where `outcome` is what simulating the policy gave.
+
+        Raises:
+            ValueError: costs of another number of layers or exits.
+        """
+        leaving = self.of_leaving(policy, outcome.exit_layers)
+        counts = outcome.exit_histogram.to("cpu", torch.float64)
+        return (counts @ leaving / counts.sum()).item()
 
     @classmethod
     def flops(cls, model: MultiExitModel, length: int) -> Costs:

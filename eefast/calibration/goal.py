@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
-import torch
-
 from eefast.calibration.costs import Costs
 from eefast.policies import Budgeted, Policy
 from eefast.policies.values import number
@@ -94,7 +92,7 @@ class Goal:
             speed = [outcome.layer_speedup for outcome in outcomes]
         else:
             costs = self.costs_of(trace)
-            speed = [-_mean_cost(*pair, costs) for pair in zip(settings, outcomes, strict=True)]
+            speed = [-costs.per_sample(*pair) for pair in zip(settings, outcomes, strict=True)]
         if self.target_speedup is not None:
             ranked = [i for i in ranked if speed[i] >= self.target_speedup]
             if not ranked:
@@ -135,10 +133,3 @@ _LIMITS = {
 def _quality(outcome: Simulation, metric: str) -> float:
     value = outcome.metric(metric)
     return -math.inf if math.isnan(value) else value  # a correlation with a constant
-
-
-def _mean_cost(policy: Policy, outcome: Simulation, costs: Costs) -> float:
-    """What a sample costs on average."""
-    leaving = costs.of_leaving(policy, outcome.exit_layers)
-    counts = outcome.exit_histogram.to("cpu", torch.float64)
-    return (counts @ leaving / counts.sum()).item()

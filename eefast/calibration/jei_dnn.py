@@ -17,7 +17,7 @@ from eefast.training.exit_distribution import sample_losses
 from eefast.training.jei_dnn import expected_loss, gate_inputs
 
 OPEN = 0.5
-"""Where a gate opens in the paper."""
+"""Where a gate opens in the released code."""
 
 COST_WEIGHTS = tuple(10 ** (i / 4 - 2) for i in range(13))
 """Values of lambda that are tried, 0.01 to 10."""
@@ -40,7 +40,7 @@ def calibrate_jei_dnn(
     The gates of 13 values of lambda are trained on the trace, each set to minimise
     sum_l P_l (CE_l + lambda cost_l) as objective "jei-dnn" does, but with the exits as they are
     (and with Adam over the whole trace, for 200 steps). The best of them is taken. They open at
-    0.5, as in the paper; with a limit, from 0.02 to 0.98, so that it is met more closely.
+    0.5, as in the released code; with a limit, from 0.02 to 0.98, so that it is met more closely.
 
     Args:
         trace: every exit's logits on validation data.

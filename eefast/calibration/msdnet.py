@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eefast.calibration.costs import Costs
 from eefast.calibration.goal import Goal
-from eefast.calibration.quotas import cut
+from eefast.calibration.quotas import cut, geometric, largest_log_ratio
 from eefast.calibration.search import search
 from eefast.ops.signals import signals
 from eefast.policies import MSDNet
@@ -32,8 +32,8 @@ def calibrate_msdnet(
 
     Exit by exit, theta_i is the confidence of the least confident sample that must leave for the
     shares up to i to have left; here, halfway to the next (see `eefast.calibration.quotas.cut`).
-    (The released code rounds the number of each exit down, so that the
-    rounding of all goes to the last exit, and the budget may be missed.)
+    (The released code rounds the number of each exit down, so that the rounding of all goes to the
+    last exit, and the budget may be missed.)
 
     Args:
         trace: validation data.
@@ -45,23 +45,18 @@ def calibrate_msdnet(
         TypeError: the space holds something else than such policies.
     """
     if space is None:
-        exits, budget, costs = trace.num_exits, goal.budget, goal.costs_of(trace)
+        alike = torch.ones(trace.num_exits, device="cpu")
+        budget, costs = goal.budget, goal.costs_of(trace)
         if goal.target_speedup is not None:
             budget = trace.exit_layers[-1] / goal.target_speedup
             costs = Costs((1,) * trace.exit_layers[-1])
         if budget is None:
             ratios = [math.log(ratio) for ratio in RATIOS]
         else:
-            leaving = costs.of_leaving(MSDNet(1.0), trace.exit_layers)
-            ratios = [_log_ratio(leaving, budget)]
-        space = [MSDNet(thresholds(trace, shares(exits, ratio))) for ratio in ratios]
+            most, leaving = budget, costs.of_leaving(MSDNet(1.0), trace.exit_layers)
+            ratios = [largest_log_ratio(lambda r: bool(geometric(alike, r) @ leaving <= most))]
+        space = [MSDNet(thresholds(trace, geometric(alike, ratio))) for ratio in ratios]
     return search(MSDNet, trace, goal, space=space)
-
-
-def shares(exits: int, log_ratio: float) -> Tensor:
-    """Shares of a geometric series, [exits] float64, that add up to 1."""
-    powers = torch.arange(exits, dtype=torch.float64, device="cpu") * log_ratio
-    return powers.softmax(0)
 
 
 def thresholds(trace: ExitTrace, leaving: Tensor) -> tuple[float, ...]:
@@ -77,15 +72,3 @@ def thresholds(trace: ExitTrace, leaving: Tensor) -> tuple[float, ...]:
         chosen.append(cut(left, min(max(wanted, 0), len(left))))
         running &= confidence < chosen[-1]
     return (*chosen, 0.0)  # the last exit always answers
-
-
-def _log_ratio(costs: Tensor, budget: float) -> float:
-    """ln r of the series with sum_i q_i C_i = budget, at most. The sum grows with r."""
-    low, high = -100.0, 100.0  # all leave at the first exit, or at the last
-    if budget >= costs[-1]:
-        return high
-    for _ in range(100):
-        middle = (low + high) / 2
-        dear = shares(len(costs), middle) @ costs > budget
-        low, high = (low, middle) if dear else (middle, high)
-    return low

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,6 +13,29 @@ STEPS = 60
 
 STEEPEST = 60.0
 """|ln ratio| at which all samples leave at one end, whatever the prior."""
+
+
+def geometric(
+    prior: Tensor,  # (L,) greater than 0; constant: a geometric series
+    log_ratio: float,
+) -> Tensor:
+    """Shares p_k ~ prior_k * ratio^k that add up to 1, [L] float64."""
+    depth = torch.arange(len(prior), dtype=torch.float64, device=prior.device)
+    return (prior.double().log() + log_ratio * depth).softmax(0)
+
+
+def largest_log_ratio(meets: Callable[[float], bool]) -> float:
+    """The largest ln ratio, up to `STEEPEST`, that `meets` a budget; -`STEEPEST` if none does.
+
+    By bisection: what is spent grows with the ratio.
+    """
+    low, high = -STEEPEST, STEEPEST
+    if meets(high):
+        return high
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if meets(middle) else (low, middle)
+    return low
 
 
 def cut(
@@ -72,26 +96,13 @@ def budget_thresholds(
     2018, section 4; the ratio may exceed 1, for budgets near the whole network's). For less than
     the first exit costs all leave there.
     """
-    depth = torch.arange(len(costs), dtype=torch.float64, device=prior.device)
 
-    def thresholds_at(slope: float) -> tuple[list[float], bool]:
-        shares = (prior.double().log() + slope * depth).softmax(0)
-        thresholds = quota_thresholds(scores, shares)
-        return thresholds, _mean_cost(scores, thresholds, costs) <= budget
+    def thresholds_at(log_ratio: float) -> list[float]:
+        return quota_thresholds(scores, geometric(prior, log_ratio))
 
-    low, high = -STEEPEST, STEEPEST
-    found, meets = thresholds_at(high)
-    if meets:
-        return found
-    found, _ = thresholds_at(low)
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        thresholds, meets = thresholds_at(middle)
-        if meets:
-            found, low = thresholds, middle
-        else:
-            high = middle
-    return found
+    return thresholds_at(
+        largest_log_ratio(lambda r: _mean_cost(scores, thresholds_at(r), costs) <= budget)
+    )
 
 
 def _mean_cost(scores: Tensor, thresholds: list[float], costs: Tensor) -> float:

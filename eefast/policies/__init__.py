@@ -1,7 +1,7 @@
 """Exit policies: rows of one recurrence (see `eefast.policies.base`)."""
 
 from eefast.ops import Accumulate, Gain, Keep, ScorerKind
-from eefast.policies.base import Columns, Policy, policy_class, policy_from_dict
+from eefast.policies.base import Columns, Policy
 from eefast.policies.beem import BEEM
 from eefast.policies.berxit import BERxiT
 from eefast.policies.branchynet import BranchyNet, DeeBERT
@@ -17,6 +17,7 @@ from eefast.policies.mue import MuE
 from eefast.policies.pabee import PABEE
 from eefast.policies.palbert import PALBERT
 from eefast.policies.pcee import PCEE, PCEEv1, PCEEv2
+from eefast.policies.registry import policy_class, policy_from_dict
 from eefast.policies.righttool import RightTool
 from eefast.policies.shallow_deep import ShallowDeep
 from eefast.policies.threshold import Confidence, Entropy

@@ -41,7 +41,7 @@ import copy
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
@@ -52,19 +52,22 @@ from eefast.ops import Accumulate, Gain, Keep, Recurrence, ScorerKind
 from eefast.policies.checks import (
     check_kinds,
     check_members,
+    check_outputs,
     check_scorer,
+    check_scores,
     check_similarity,
+    check_tau,
     check_whole,
 )
-from eefast.policies.description import fields_of, from_json, tensors_in, to_json
+from eefast.policies.description import tensors_in, to_json
 from eefast.policies.expected import Expected
+from eefast.policies.registry import policy_class, register
 from eefast.policies.values import Values
 
 if TYPE_CHECKING:
     from eefast.traces import ExitTrace
 
 P = TypeVar("P", bound="Policy")
-_REGISTRY: dict[str, type[Policy]] = {}
 
 
 class Columns(NamedTuple):
@@ -105,13 +108,7 @@ class Policy(ABC):
             raise TypeError(f"policy class {cls.__name__} needs a name: name = '...'")
         check_members(cls)
         if "name" in cls.__dict__:
-            known = _REGISTRY.get(cls.name)
-            # The same class again: a notebook cell was run twice.
-            if known is not None and _place(known) != _place(cls):
-                raise ValueError(
-                    f"there is a policy named {cls.name!r} already: {'.'.join(_place(known))}"
-                )
-            _REGISTRY[cls.name] = cls
+            register(cls)
 
     def __new__(cls: type[P], *args: Any, **kwargs: Any) -> P:
         check_whole(cls)
@@ -208,14 +205,6 @@ class Policy(ABC):
         """Whether the decision depends on the sample at all."""
         return self.keep not in (Keep.NEVER, Keep.ALWAYS) or self.gain is not Gain.ONE
 
-    @property
-    def _takes_one_output(self) -> bool:
-        """Whether it can judge a model without class probabilities: by agreement or similarity."""
-        parts = self.accumulate is Accumulate.NONE and self.scorer is ScorerKind.NONE
-        keeps = Keep.NEVER, Keep.ALWAYS, Keep.AGREE
-        gains = Gain.ONE, Gain.AGREE, Gain.SIMILARITY
-        return parts and self.keep in keeps and self.gain in gains
-
     def table(self, num_exits: int) -> Tensor:
         """The policy table, [num_exits, 3] float32: weight, threshold and tau of every exit.
 
@@ -283,32 +272,9 @@ class Policy(ABC):
                     f"policy {self.name!r} was calibrated for {calibrated!r} {what}, got {got}"
                 )
         check_similarity(self, num_exits, similarity)
-        if num_classes == 1 and not self._takes_one_output:
-            raise ValueError(
-                f"policy {self.name!r} decides by class probabilities, and a model with one output "
-                "(regression) has none: use PABEE(patience, tolerance), Never() or Budgeted(exit)"
-            )
-        if self.scorer is ScorerKind.ROW and not learned_scores:
-            raise ValueError(
-                f"policy {self.name!r} reads learned scores and got none: the model needs a "
-                "trained scorer, eefast.attach_exits(..., scorer_row=True), and a trace its "
-                "scores, record_trace(..., keep=('scores',))"
-            )
-        table = self.table(num_exits)
-        if num_classes == 1 and self.recurrence.compares and (table[:, 2] <= 0).all():
-            raise ValueError(
-                f"policy {self.name!r} with one output (regression) asks whether exits differ by "
-                "less than tau, which must be greater than 0 (the tolerance of PABEE), got "
-                f"{table[:, 2].tolist()}"
-            )
-        if self.accumulate is Accumulate.LOG_PROBABILITIES and (table[:, 2] < 0).any():
-            raise ValueError(
-                f"{self.name}: tau weighs exits and must be 0 or more, got {table[:, 2]}"
-            )
-        if self.accumulate is Accumulate.TEMPERATURE and (table[:, 2] <= 0).any():
-            raise ValueError(
-                f"{self.name}: tau is 1 / temperature and must be above 0, got {table[:, 2]}"
-            )
+        check_outputs(self, num_classes)
+        check_scores(self, learned_scores)
+        check_tau(self, self.table(num_exits), num_classes)
         for exit in self.exits_used(num_exits):
             check_scorer(self, exit, num_classes)
 
@@ -346,47 +312,3 @@ class Policy(ABC):
 
     def _fields(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
-
-
-def _place(cls: type) -> tuple[str, str]:
-    return cls.__module__, cls.__qualname__
-
-
-def policy_from_dict(
-    description: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
-) -> Policy:
-    """The policy that `Policy.to_dict` and `Policy.tensors` described.
-
-    Raises:
-        TypeError: the description is no dictionary.
-        ValueError: an unknown policy, fields that it does not have or that hold something else,
-            or tensors that are missing.
-    """
-    if not isinstance(description, Mapping):
-        raise TypeError(f"a policy is described by a dictionary, got {description!r}")
-    fields = {k: from_json(v) for k, v in description.items() if k not in ("policy", "expected")}
-    fields.update(fields_of(tensors or {}))
-    cls = policy_class(str(description.get("policy")))
-    expected = description.get("expected")
-    if expected is not None:
-        expected = Expected.from_dict(expected)
-    try:
-        return cls(**fields).expecting(expected)
-    except TypeError as error:
-        raise ValueError(
-            f"policy {cls.name!r} cannot be made from {sorted(map(str, fields))}: {error}"
-        ) from None
-
-
-def policy_class(name: str) -> type[Policy]:
-    """The policy class of that name.
-
-    Raises:
-        ValueError: no policy has that name; the message lists those there are.
-    """
-    if name not in _REGISTRY:
-        raise ValueError(
-            f"unknown policy {name!r}; there are {sorted(_REGISTRY)} (yours is known once "
-            "its class is defined or imported)"
-        )
-    return _REGISTRY[name]

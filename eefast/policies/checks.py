@@ -1,4 +1,4 @@
-"""Whether a policy is something that the recurrence can express."""
+"""Whether a policy is something that the recurrence can express, and a model or trace can run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from eefast.ops import Accumulate, Gain, Keep, ScorerKind
 from eefast.ops.recurrence import GAINS_BY_SCORE, KEEPS_BY_SCORE
@@ -118,8 +119,8 @@ def check_similarity(policy: Policy, num_exits: int, similarity: bool) -> None:
         raise ValueError(
             f"policy {policy.name!r} compares the hidden vectors of consecutive layers and answers "
             "with the last head: the model needs an exit after every layer and one head for all, "
-            "eefast.attach_exits(..., share_head=True), and a trace its similarities, "
-            "record_trace(..., keep=('similarity',))"
+            "eefast.attach_exits(..., share_head=True), which objective='mue' brings and trains, "
+            "and a trace its similarities, record_trace(..., keep=('similarity',))"
         )
     used = list(policy.exits_used(num_exits))
     if used != list(range(1, num_exits + 1)):
@@ -127,6 +128,44 @@ def check_similarity(policy: Policy, num_exits: int, similarity: bool) -> None:
             f"policy {policy.name!r} compares consecutive layers, so it uses every exit (with an "
             f"infinite threshold where no sample may exit); got exits_used {used}"
         )
+
+
+def check_outputs(policy: Policy, num_classes: int) -> None:
+    """Raise ValueError for one output (regression), unless agreement or similarity decides."""
+    parts = policy.accumulate is Accumulate.NONE and policy.scorer is ScorerKind.NONE
+    keeps = policy.keep in (Keep.NEVER, Keep.ALWAYS, Keep.AGREE)
+    gains = policy.gain in (Gain.ONE, Gain.AGREE, Gain.SIMILARITY)
+    if num_classes == 1 and not (parts and keeps and gains):
+        raise ValueError(
+            f"policy {policy.name!r} decides by class probabilities, and a model with one output "
+            "(regression) has none: use PABEE(patience, tolerance), Never() or Budgeted(exit)"
+        )
+
+
+def check_scores(policy: Policy, learned_scores: bool) -> None:
+    """Raise ValueError for a policy that reads learned scores where there are none."""
+    if policy.scorer is ScorerKind.ROW and not learned_scores:
+        raise ValueError(
+            f"policy {policy.name!r} reads learned scores and got none: the model needs a "
+            "scorer, eefast.attach_exits(..., scorer_row=True), which objectives 'berxit', "
+            "'palbert' and 'pcee-v2' bring and train, and a trace its scores, "
+            "record_trace(..., keep=('scores',))"
+        )
+
+
+def check_tau(policy: Policy, table: Tensor, num_classes: int) -> None:
+    """Raise ValueError for a tau that is out of the range of what it stands for."""
+    tau = table[:, 2]
+    if num_classes == 1 and policy.recurrence.compares and (tau <= 0).all():
+        raise ValueError(
+            f"policy {policy.name!r} with one output (regression) asks whether exits differ by "
+            "less than tau, which must be greater than 0 (the tolerance of PABEE), got "
+            f"{tau.tolist()}"
+        )
+    if policy.accumulate is Accumulate.LOG_PROBABILITIES and (tau < 0).any():
+        raise ValueError(f"{policy.name}: tau weighs exits and must be 0 or more, got {tau}")
+    if policy.accumulate is Accumulate.TEMPERATURE and (tau <= 0).any():
+        raise ValueError(f"{policy.name}: tau is 1 / temperature and must be above 0, got {tau}")
 
 
 def check_scorer(policy: Policy, exit: int, num_classes: int) -> None:

@@ -26,14 +26,15 @@ class JEIDNN(Policy):
     signals, the entropy of the squared probabilities and the margin between the two highest ones,
     which no scorer here has. (For two classes the margin is 2 C - 1, and nothing is missing.)
 
-    The released code decides by another number than the gate, by default max(0, min(g_l, 1 -
-    sum_(j<l) g_j)), over prod_(j<l) (1 - a_j) of the clipped ratios a_j before: with that, g_l is
-    the probability of exit l itself. A scorer sees the scores of earlier exits, but neither
-    products nor quotients of them, so this is not offered.
+    The released code decides by another number than the gate: a_l >= 0.5, where a_l is g_l over
+    prod_(j<l) (1 - a_j), clipped to [0, 1]. With weighted losses g_l is first replaced by max(0,
+    min(g_l, 1 - sum_(j<l) g_j)). So there g_l stands for the probability of exit l itself. A scorer
+    sees the scores of earlier exits, but neither products nor quotients of them, so this is not
+    offered.
 
     Args:
         gates: a, b and c of all exits but the last, [L - 1, 3] float32.
-        threshold: 0.5 is the paper's.
+        threshold: 0.5 is the released code's.
         num_classes: C, which the scorer has to know.
     """
 

@@ -28,6 +28,8 @@ class MuE(Policy):
     objective "mue" trains it, and traces are recorded with keep=("similarity",).
 
     The paper exits from encoder and decoder, for images and texts apart; this is one such stack.
+    The first author's code compares the hidden states of all tokens, of the whole batch, as one
+    vector; its comparison is strict, too, and the first layer's is with the embedding.
 
     Args:
         threshold: theta, one number or one per exit; a cosine, so above 1 no sample exits early.

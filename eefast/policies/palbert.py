@@ -23,10 +23,10 @@ class PALBERT(Policy):
         cdf_i = 1 - prod_(j <= i) (1 - lambda_j) = (1 - lambda_i) cdf_(i-1) + lambda_i
 
     and a sample leaves at the first i with cdf_i > q: a quantile, where PonderNet draws an exit at
-    random. The comparison is strict, as in the released code.
+    random. The comparison is strict, as in the released code, whose default is q = 0.5.
 
     Args:
-        threshold: q, one number (the paper's) or one per exit; a probability.
+        threshold: q, one number (the released code's way) or one per exit; a probability.
     """
 
     name = "palbert"

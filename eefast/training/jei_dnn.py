@@ -67,9 +67,12 @@ class JEIDNN(nn.Module):
     `eefast.calibrate("jei-dnn", trace, gates=model.objective.gates)`.
 
     Where this differs: gates read the confidence and the entropy; the paper's read the entropy of
-    the squared probabilities and the margin between the two highest ones as well. The paper reaches
-    this loss by turns, one for the exits with P fixed, and one for the gates, each a classifier of
-    "the best exit is this one or an earlier one"; here both take the gradient of the loss itself.
+    the squared probabilities and the margin between the two highest ones as well, and entropies in
+    nats. The paper takes turns, one for the exits with P fixed, and one for the gates, each a
+    classifier of "the exit of lowest CE + lambda c is this one or an earlier one"; here both take
+    the gradient of the loss itself. The released code balances the gates' classes, scales each
+    sample's CE so that weighing by P keeps their sum, and has P_l = max(0, min(g_l, 1 -
+    sum_(j<l) g_j)) (see `eefast.policies.JEIDNN`).
 
     Args:
         exits: of the model.

@@ -30,12 +30,13 @@ class LeeBERT(nn.Module):
     make counts. To first order such a step, taken in the student's logits, changes it by
     - sum_t w_st <p_s - p_t, p_s - y>, which the weights minimise, with p a constant.
 
-    Where this differs: the paper splits the training data in two, takes turns (the model on one
-    half, the weights on the other, with gradients of both), and unrolls the step in the model's
-    parameters. Here every batch trains both, and the weights' gradient is that of a batch that the
-    model has not yet taken its step on. Task losses weigh 1: learned like the rest they would win,
-    since no teacher moves an exit closer to the labels than the labels. The loss that is reported
-    is the model's alone. With one output (C = 1) there is no distribution, and only the task loss.
+    Where this differs: the paper (no code was found) splits the training data in two, and its
+    cross-level optimization takes turns, with gradients of both halves for the weights. It learns
+    the weights of task losses, too. Here every batch trains both, and the weights' gradient is that
+    of a batch that the model has not yet taken its step on. Task losses weigh 1: learned like the
+    rest they would win, since no teacher moves an exit closer to the labels than the labels. The
+    loss that is reported is the model's alone. With one output (C = 1) there is no distribution,
+    and only the task loss.
 
     Args:
         exits: of the model.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class MuE:
     """MuE (Tang et al., CVPR 2023): layer-wise task loss, the mean of CE(p_i, y) over the layers.
 
+    The paper's layers are those of a decoder, each of which learns the task; here, of one encoder.
     p_i is what the one head that all exits share makes of layer i's vector, so that the last
     layer's head can answer for any layer. Models get such a head with this objective
     (`share_head`), unless they are told otherwise.

@@ -28,14 +28,17 @@ class PALBERT:
     last exit takes what is left, whatever its score, as does the prior's: prior (1 - prior)^(i-1).
     Both terms are means over the batch. With one output (C = 1) CE is the squared error.
 
-    The paper's lambda layer is an MLP of three layers over the hidden vectors of this layer and the
-    one before; here it is the heads' scorer, one linear of what the classifier reads, shared by all
-    exits (as in the authors' PonderNet baseline). KL is PonderNet's, sum P ln(P / prior); the
-    released code has the other direction, sum prior ln(prior / P).
+    Where the released code differs: its lambda layer is three layers with tanh and a linear, over
+    the pooled vectors of this layer and the one before; here it is the heads' scorer, one linear of
+    what the classifier reads, shared by all exits (as in that code's PonderNet baseline). One
+    pooler and one classifier serve all its layers: `attach_exits(..., share_head=True)`. Its KL is
+    sum prior ln(prior / P); here it is PonderNet's, sum P ln(P / prior). Its last layer keeps its
+    own q_L, so that its P adds up to less than 1, and from where P has added up to 0.95 on, each
+    layer has P = 0.05 / L.
 
     Args:
-        beta: weight of the divergence; 0.5 is the released code's setting.
-        prior: of the geometric distribution, in (0, 1); 0.1 is the released code's.
+        beta: weight of the divergence; 0.5 in the released code's PALBERT command.
+        prior: of the geometric distribution, in (0, 1); 0.1 is the released code's default.
 
     Raises:
         ValueError: the model has no scorer, or an option out of range.

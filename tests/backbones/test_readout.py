@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from transformers import BertForSequenceClassification
 import eefast
 from eefast import MultiExitModel, attach_exits, record_trace, simulate
 from eefast.backbones import GenericBackbone, backbone_for, gathered, study
+from eefast.backbones.masks import mean_of_shown
 from eefast.policies import Confidence
 
 from ..models import inputs_for, tiny_model
@@ -32,6 +34,39 @@ def test_the_mean_is_over_the_tokens_that_are_shown(name: str, padding: str | No
         torch.testing.assert_close(gathered(*backbone.readout(1, hidden, context)), wanted)
         fewer = gathered(*backbone.readout(1, hidden[rows], context.select(rows)))
         torch.testing.assert_close(fewer, wanted[rows])
+
+
+@pytest.mark.parametrize("name", [*FAMILIES, "generic"])
+def test_the_mean_of_a_text_without_a_token_is_zero(name: str) -> None:
+    inputs = tokens(3, padding="right")
+    hides_all = {**inputs, "attention_mask": inputs["attention_mask"].clone()}
+    hides_all["attention_mask"][1] = 0
+    if name == "generic":
+        model = build("bert").eval()
+        backbone = GenericBackbone(model, study(model))
+        backbone.choose_readout("mean")
+    else:
+        model = model_of(name, FAMILIES[name].attention[0], torch.float32)
+        backbone = backbone_for(model, readout="mean")
+    with torch.no_grad():
+        vectors = []
+        for batch in (inputs, hides_all):
+            hidden, context = backbone.start(batch)
+            hidden = backbone.layer(1, hidden, context)
+            vectors.append(gathered(*backbone.readout(1, hidden, context)))
+    assert not vectors[1][1].any()
+    assert torch.equal(vectors[0][::2], vectors[1][::2])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_hidden_is_not_in_the_mean_whatever_it_is(value: float) -> None:
+    hidden = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [value, value]]] * 2).requires_grad_()
+    shown = torch.tensor([[True, True, False], [False, False, False]])
+    mean = mean_of_shown(hidden, shown)
+    assert mean.tolist() == [[2.0, 4.0], [0.0, 0.0]]
+    mean.sum().backward()
+    assert hidden.grad is not None
+    assert hidden.grad.tolist() == [[[0.5] * 2] * 2 + [[0.0] * 2], [[0.0] * 2] * 3]
 
 
 @pytest.mark.parametrize("readout", ["first", "last", "mean"])
@@ -63,6 +98,9 @@ def test_other_readouts_are_refused() -> None:
 def test_a_model_read_by_the_mean_is_compiled_and_saved(tmp_path: Path) -> None:
     model = tiny_model(readout="mean")
     batch = {**inputs_for(model, 24, padded=True), "labels": torch.arange(24) % 3}
+    batch["attention_mask"][5] = 0  # an empty text has an answer, too
+    model(**batch).loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
     trace = record_trace(model, [batch])
     other = record_trace(tiny_model(), [batch])
     assert not torch.equal(trace.logits, other.logits)  # of the first token

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from eefast.calibration.costs import Costs
-from eefast.policies import PABEE, Budgeted, Never
+from eefast.policies import PABEE, Budgeted, MuE, Never
 from tests.models import tiny_model
 
 
@@ -16,6 +16,8 @@ from tests.models import tiny_model
         (PABEE(1), Costs((1, 2, 3, 4), (0.1, 0.2, 0.4)), [3.1, 6.3, 10.7]),
         (Budgeted(2), Costs((1, 2, 3, 4), (0.1, 0.2, 0.4)), [3, 6.2, 10.2]),
         (Never(), Costs((1, 2, 3, 4), (0.1, 0.2, 0.4)), [3, 6, 10.4]),
+        (MuE(0.9), Costs((1, 2, 3, 4), (0.1, 0.2, 0.4)), [3.4, 6.4, 10.4]),
+        (MuE(0.9), Costs((1, 2, 3, 4)), [3, 6, 10]),
     ],
 )
 def test_leaving_costs_the_layers_and_the_exit_steps_up_to_it(policy, costs, wanted):

@@ -16,6 +16,7 @@ from eefast.policies import (
     Budgeted,
     Columns,
     Confidence,
+    ElasticBERT,
     Entropy,
     Gain,
     Keep,
@@ -137,6 +138,11 @@ def test_settings_are_the_papers():
     trace = learned_trace()
     assert PABEE.settings(trace) == [PABEE(t) for t in (1, 2, 3, 4)]
     assert {p.patience for p in PCEE.settings(trace)} == {2, 3, 4}  # 1 is the entropy policy
+    elastic = ElasticBERT.settings(trace)  # both of its rules
+    assert [p.patience for p in elastic if p.threshold is None] == [1, 2, 3, 4]
+    assert [p.threshold / math.log(3) for p in elastic if p.patience is None] == pytest.approx(
+        [i / 50 for i in range(1, 50)]
+    )
     assert Budgeted.settings(trace) == [Budgeted(i) for i in (1, 2, 3, 4, 5)]
     assert [p.thresholds for p in BEEM.settings(trace)] == [0.3, 0.6, 0.9, 1.2, 1.5]
     for policy in (Confidence, Entropy, BERxiT):

@@ -3,6 +3,7 @@
 import pytest
 
 from eefast import ExitTrace, MultiExitModel, attach_exits, calibrate, simulate
+from eefast.calibration import Costs
 from eefast.policies import Budgeted
 from eefast_cli.common import load
 
@@ -53,7 +54,22 @@ def test_the_policy_is_stored_and_what_to_expect_of_it_is_shown(
             chosen = {policy: wanted, f"fixed depth, {fixed.exit} layer": fixed}
             outcome = simulate(chosen.get(name, Budgeted(2)), trace)
             assert row.rstrip(" │").endswith(f"{outcome.metric('f1'):.3f}")
+    if "budget" in rule:
+        names = (policy, f"fixed depth, {fixed.exit} layer", "full depth, 2 layers")
+        layers = (2 / outcome.layer_speedup for outcome in (wanted.expected, fixed.expected, full))
+        spent = "; ".join(f"{name} {cost:.4g}" for name, cost in zip(names, layers, strict=True))
+        assert f"mean cost of a sample in layers: {spent} (budget 1.5)" in out
     assert f"stored in {model_folder} as its policy {policy!r}" in out
+
+
+def test_a_budget_of_measured_costs(shell, arguments, model_folder, tmp_path):
+    costs = Costs((5.0, 3.0), (0.5, 0.25), "ms")
+    costs.save(tmp_path / "costs.json")
+    options = ("--policy", "pabee", "--budget", 9, "--costs", tmp_path / "costs.json")
+    code, out, _ = shell(*arguments, *options)
+    assert code == 0
+    assert "mean cost of a sample in ms: pabee 8.75; fixed" in out
+    assert "; full depth, 2 layers 8.25 (budget 9)" in out
 
 
 def test_a_trace_of_the_same_model_and_data_is_used_again(shell, arguments, model_folder):
@@ -87,7 +103,8 @@ def test_learned_scores_are_recorded_for_the_policy_that_reads_them(shell, argum
         (("--target-speedup", 0.5), "target_speedup must be in [1, inf], got 0.5"),
         (("--target-speedup", 3), "'beem' reaches target_speedup 3 on this trace: the fastest"),
         (("--budget", 0.5), "'beem' keeps within budget 0.5 (layers per sample)"),
-        (("--budget", 1, "--costs", "nowhere.json"), "nowhere.json"),
+        (("--budget", 1, "--costs", "nowhere.json"), "error: --costs must be a file that"),
+        (("--budget", 1, "--costs", __file__), "test_calibrate.py holds no costs: Extra data"),
         (("--max-accuracy-drop", "nan"), "max_accuracy_drop must be in [0, 1], got nan"),
         (("--policy", "never"), "'never' does not say which settings to try"),
         (("--policy", "berxit"), "'berxit' reads learned scores and got none"),

@@ -1,6 +1,7 @@
 """The command line: `eefast train` from files to a calibrated model, and its errors."""
 
 import sys
+from types import SimpleNamespace
 
 import pytest
 from transformers import BertModel, BertTokenizerFast, Trainer
@@ -99,6 +100,24 @@ def test_a_model_with_exits_is_no_base_model(folder, model_folder, shell):
     assert (code, err) == (
         2, f"error: {model_folder} has exits already: give the model that it was made from\n",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("longest", [16, 200, None])
+def test_texts_are_cut_at_128_tokens_or_at_what_the_model_takes(folder, monkeypatch, longest):
+    cut_at = []
+
+    def encode(table, tokenizer, names, max_length):
+        cut_at.append(max_length)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("eefast.data.encode", encode)
+    model = SimpleNamespace(layers=SimpleNamespace(max_length=longest))
+    monkeypatch.setattr("eefast.attach.attach_exits", lambda *_, **__: model)
+    call = arguments(folder)
+    place = call.index("--max-length")
+    del call[place : place + 2]
+    CliRunner().invoke(app, call)
+    assert cut_at == [min(128, longest or 128)]
 
 
 @pytest.mark.parametrize(

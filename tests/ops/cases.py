@@ -72,7 +72,7 @@ def error_budget(hidden, head):
         return 0.0
     if hidden.dim() == 3:
         hidden = hidden.flatten(0, 1)  # whichever token is read
-    exact = torch.stack([oracle.logits_of(row, head) for row in hidden])
+    exact = oracle.logits_of(hidden, head)
     x = hidden.float()
     if head.pooler_weight is not None:
         bias = None if head.pooler_bias is None else head.pooler_bias.float()

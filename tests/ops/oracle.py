@@ -7,15 +7,15 @@ import torch
 from eefast.ops import Accumulate, ExitState, Gain, HeadWeights, Keep, ScorerKind
 
 
-def logits_of(row: torch.Tensor, head: HeadWeights) -> torch.Tensor:
-    """The head in float64, [C]."""
-    x = row.double()
+def logits_of(hidden: torch.Tensor, head: HeadWeights) -> torch.Tensor:
+    """The head in float64, [N, C] of vectors [N, D]."""
+    x = hidden.double()
     if head.pooler_weight is not None:
-        x = head.pooler_weight.double() @ x
+        x = x @ head.pooler_weight.double().T
         if head.pooler_bias is not None:
             x = x + head.pooler_bias.double()
         x = x.tanh()
-    z = head.weight.double() @ x
+    z = x @ head.weight.double().T
     return z if head.bias is None else z + head.bias.double()
 
 
@@ -23,8 +23,10 @@ def softmax_of(z: list[float]) -> list[float]:
     """Probabilities of logits; all NaN if one of the logits is."""
     if any(math.isnan(value) for value in z):
         return [math.nan] * len(z)
-    exponentials = [math.exp(value - max(z)) for value in z]
-    return [e / sum(exponentials) for e in exponentials]
+    largest = max(z)
+    exponentials = [math.exp(value - largest) for value in z]
+    total = sum(exponentials)
+    return [e / total for e in exponentials]
 
 
 def signals_of(z: list[float]) -> tuple[int, float, float]:
@@ -184,15 +186,17 @@ def exit_step(
     classes, numbers = out.logits.shape[1], table.tolist()
     threshold = numbers[exit - 1][1]
     units = None if scorer is None else scorer.tolist()
-    count = len(hidden if offsets is None else offsets)
-    for r, sample in enumerate(range(count) if rows is None else rows.tolist()):
+    if offsets is not None:
+        hidden = hidden[offsets]
+    elif hidden.dim() == 3:
+        hidden = hidden[:, 0]
+    logits = logits_of(hidden, head)
+    samples = list(range(len(logits))) if rows is None else rows.tolist()
+    if head.cascade is not None:
+        logits[:, :classes] += out.logits[samples] @ head.cascade.double().T
+    for z, sample in zip(logits.tolist(), samples, strict=True):
         if out.exit_layer[sample]:
             continue
-        row = hidden[r if offsets is None else offsets[r]]
-        z = logits_of(row[0] if row.dim() == 2 else row, head)
-        if head.cascade is not None:
-            z[:classes] += head.cascade.double() @ state.logits[sample].double()
-        z = z.tolist()
         it = Sample(out, sample)
         answer = it.meet(
             z[:classes], z[-1], numbers, exit, keep, gain, accumulate, scorer_kind, units

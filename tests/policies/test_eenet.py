@@ -15,6 +15,7 @@ from eefast.calibration.quotas import quota_thresholds
 from eefast.policies import EENet, ScorerKind, policy_from_dict
 from eefast.policies.eenet import network
 from tests.models import inputs_for, tiny_model
+from tests.ops.cases import IMPLS
 from tests.ops.oracle import signals_of
 
 EXITS, CLASSES = 4, 3
@@ -66,7 +67,7 @@ def test_it_leaves_where_equation_9_reaches_the_threshold(z, seed):
     assert outcome.prediction.item() == signals_of(z[exit - 1])[0]
 
 
-@pytest.mark.parametrize("impl", ["reference", "cpp"])
+@pytest.mark.parametrize("impl", [impl for impl in IMPLS if impl != "cuda"])
 @pytest.mark.parametrize("networks", [True, False], ids=["network", "max"])
 def test_compiled_it_leaves_where_simulation_says(impl, networks):
     model = tiny_model()
@@ -78,7 +79,11 @@ def test_compiled_it_leaves_where_simulation_says(impl, networks):
     fast = eefast.compile(model, policy=policy, impl=impl)
     wanted = simulate(policy, trace).exit
     assert set(wanted.tolist()) == {1, 2, 3, 4}
-    assert torch.equal(fast(**inputs).exit_layer.long(), wanted)
+    rows = torch.arange(40)
+    if impl == "triton":  # its interpreter is slow: one sample for each exit
+        rows = torch.stack([(wanted == exit).nonzero()[0, 0] for exit in (4, 1, 3, 2)])
+    out = fast(**{name: values[rows] for name, values in inputs.items()})
+    assert torch.equal(out.exit_layer.long(), wanted[rows])
 
 
 def test_it_is_saved_and_loaded_whole(tmp_path):

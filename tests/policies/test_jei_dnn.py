@@ -12,6 +12,7 @@ import eefast
 from eefast import ExitTrace, MultiExitModel, record_trace, simulate
 from eefast.policies import JEIDNN, policy_from_dict
 from tests.models import inputs_for, tiny_model
+from tests.ops.cases import IMPLS
 from tests.ops.oracle import signals_of
 
 row = st.lists(st.floats(-4, 4, width=16), min_size=3, max_size=3)
@@ -44,7 +45,7 @@ def test_it_leaves_where_the_gate_opens(z, gates, threshold):
 GATES = torch.tensor([[8.0, 0.0, -6.0], [4.0, 4.0, -3.5], [0.0, 6.0, -1.0]])
 
 
-@pytest.mark.parametrize("impl", ["reference", "cpp"])
+@pytest.mark.parametrize("impl", [impl for impl in IMPLS if impl != "cuda"])
 def test_compiled_it_leaves_where_simulation_says(impl):
     model, policy = tiny_model(), JEIDNN(GATES, num_classes=3)
     inputs = inputs_for(model, 40)
@@ -52,7 +53,11 @@ def test_compiled_it_leaves_where_simulation_says(impl):
     wanted = simulate(policy, trace).exit
     assert set(wanted.tolist()) == {1, 2, 3, 4}
     fast = eefast.compile(model, policy=policy, impl=impl)
-    assert torch.equal(fast(**inputs).exit_layer.long(), wanted)
+    rows = torch.arange(40)
+    if impl == "triton":  # its interpreter is slow: one sample for each exit
+        rows = torch.stack([(wanted == exit).nonzero()[0, 0] for exit in (4, 1, 3, 2)])
+    out = fast(**{name: values[rows] for name, values in inputs.items()})
+    assert torch.equal(out.exit_layer.long(), wanted[rows])
 
 
 def test_it_is_saved_and_loaded_whole(tmp_path):

@@ -124,7 +124,7 @@ class EverySecond(Halfway):
 
 def test_what_does_not_fit_is_refused():
     bare = ExitTrace(torch.zeros(EXITS, 2, 3), torch.zeros(2).long())
-    wanted = r"'mue' compares .* share_head=True.*keep=\('similarity',\)"
+    wanted = r"'mue' compares .* share_head=True.*objective='mue'.*keep=\('similarity',\)"
     with pytest.raises(ValueError, match=wanted):
         simulate(MuE(0.5), bare)
     with pytest.raises(ValueError, match=wanted):

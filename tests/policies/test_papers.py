@@ -283,7 +283,8 @@ ENTROPIES = [0.6, 0.3, 0.2, 0.9]  # in nats .673 .611 .500 .325, over ln 2 .971 
         (LeeBERT(2), [0.6, 0.7, 0.8, 0.2], None, 3, 1),
         (LeeBERT(2), [0.6, 0.3, 0.2, 0.9], None, 4, 1),
         (EEICPatience(1), [0.6, 0.3, 0.2, 0.9], None, 3, 0),
-        (ElasticBERT(patience=1), [0.6, 0.3, 0.9, 0.9], None, 4, 1),
+        (ElasticBERT(patience=2), [0.6, 0.7, 0.8, 0.2], None, 3, 1),
+        (ElasticBERT(patience=0), [0.6, 0.7, 0.8, 0.9], None, 4, 1),
         (BranchyNet(0.55, num_classes=2), ENTROPIES, None, 3, 0),
         (BranchyNet([0.6, 0.62, 0.1, 0.1], num_classes=2), ENTROPIES, None, 2, 0),
         (DeeBERT(0.4, num_classes=2), ENTROPIES, None, 4, 1),
@@ -298,6 +299,7 @@ ENTROPIES = [0.6, 0.3, 0.2, 0.9]  # in nats .673 .611 .500 .325, over ln 2 .971 
         (ShallowDeep(0.95), [0.8, 0.2, 0.2, 0.8], None, 4, 1),  # the earliest among equals
         (RightTool(0.75, [1, 0.5, 1, 1]), ENTROPIES, None, 2, 0),  # .3 becomes 9/58
         (RightTool(0.75, [1, 1, 2, 2]), ENTROPIES, None, 4, 1),  # .2 becomes 1/3
+        (RightTool(0.65, 2), [0.6, 0.9, 0.2, 0.1], None, 2, 1),  # .9 becomes 3/4
         (ZTW(0.62), ENTROPIES, None, 3, 0),  # odds 3/2, 3/7, 1/4: mean .541, confidence .649
         (ZTW(0.7), [0.6, 0.3, 0.2, 0.6], None, 4, 0),
         (ZTW(0.7, plain_last=True), [0.6, 0.3, 0.2, 0.6], None, 4, 1),

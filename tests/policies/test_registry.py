@@ -9,7 +9,7 @@ import torch
 from eefast import MultiExitModel, calibrate, compile, record_trace, simulate
 from eefast.ops import Accumulate
 from eefast.policies import policy_from_dict
-from eefast.policies.base import _REGISTRY
+from eefast.policies.registry import _REGISTRY
 from tests.models import inputs_for, tiny_model
 from tests.policies.examples import EXAMPLES
 from tests.traces.made import learned_trace

@@ -8,7 +8,7 @@ import torch
 from eefast import MultiExitModel, MultiExitOutput, calibrate, record_trace, simulate
 from eefast.training import Exits, objective, stages
 from eefast.training.jei_dnn import RATE
-from tests.models import inputs_for, tiny_model
+from tests.models import inputs_for, losses_of_training, tiny_model
 from tests.ops.oracle import signals_of
 
 LABELS = torch.tensor([0, 1])
@@ -78,14 +78,7 @@ def test_gates_and_exits_learn_together_after_the_backbone():
 def test_trained_gates_are_saved_and_become_the_policy(tmp_path):
     model = tiny_model(objective="jei-dnn", objective_options={"frozen": False, "cost_weight": 0.5})
     inputs, labels = inputs_for(model, 24), torch.arange(24) % 3
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(15):
-        optimizer.zero_grad()
-        loss = model(**inputs, labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of_training(model, dict(inputs, labels=labels), 15)
     assert losses[-1] < losses[0]
     trace = record_trace(model, [{**inputs, "labels": labels}])
     policy = calibrate("jei-dnn", trace, gates=model.objective.gates)

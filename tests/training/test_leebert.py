@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from eefast import MultiExitModel, MultiExitOutput
 from eefast.training import Exits, objective
 from eefast.training.leebert import RATE
-from tests.models import inputs_for, tiny_model
+from tests.models import inputs_for, losses_of_training, tiny_model
 
 LABELS = torch.tensor([0, 1])
 
@@ -93,14 +93,7 @@ def test_every_exit_comes_to_learn_from_the_good_teacher():
 def test_the_weights_are_the_models_and_are_saved(tmp_path):
     model = tiny_model(objective="leebert").train()
     batch = {**inputs_for(model, 6), "labels": torch.arange(6) % 3}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    losses = []
-    for _ in range(10):
-        optimizer.zero_grad()
-        loss = model(**batch).loss
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of_training(model, batch, 10)
     assert losses[-1] < losses[0]
     assert (model.objective.weights - made(4, 3).weights).abs().max() > 0.01
     model.eval().save_pretrained(tmp_path)

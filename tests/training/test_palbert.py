@@ -7,7 +7,7 @@ import torch
 
 from eefast import MultiExitOutput
 from eefast.training import objective
-from tests.models import inputs_for, tiny_model
+from tests.models import inputs_for, losses_of_training, tiny_model
 
 LABELS = torch.tensor([0, 1])
 LOGITS = (torch.zeros(2, 2), torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([[3.0, 0.0]] * 2))
@@ -32,14 +32,7 @@ def test_palbert_by_hand():
 def test_palberts_scorer_learns_to_leave_where_the_loss_is_low():
     model = tiny_model(objective="palbert", objective_options={"beta": 0.0}).train(False)
     batch = {**inputs_for(model, 8), "labels": torch.arange(8) % 3}
-    optimizer = torch.optim.Adam(model.heads.scorer.parameters(), lr=0.05)
-    losses = []
-    for _ in range(30):
-        optimizer.zero_grad()
-        loss = model(**batch).loss
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+    losses = losses_of_training(model, batch, 30, model.heads.scorer.parameters(), lr=0.05)
     assert losses[-1] < losses[0]
     model = tiny_model(objective="palbert")
     model(**batch).loss.backward()
