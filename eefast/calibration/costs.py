@@ -52,7 +52,8 @@ class Costs:
         """Cost of a sample that leaves at each exit, [L] float64: layers and exit steps up to it.
 
         Only the exit steps that the policy computes count. A policy by similarity (MuE) computes
-        one head, the last, wherever a sample leaves; comparing two vectors counts as nothing.
+        one head, the last, wherever a sample leaves; comparing two vectors counts as nothing. Nor
+        do heads that are computed only because others in a cascade read them.
 
         Args:
             policy: says which exits are computed (`Policy.exits_used`).
