@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eefast.ops import ExitState, Gain, HeadWeights, Keep, Recurrence, ScorerKind
@@ -27,15 +27,31 @@ KINDS = [(keep, gain) for keep in Keep for gain in Gain if goes_together(Recurre
 
 @pytest.mark.parametrize(("impl", "dtype"), IMPLS_AND_DTYPES)
 @pytest.mark.parametrize("pooler", [False, True])
-@pytest.mark.parametrize("d", [1, 33, 768])  # one lane, an odd tail, BERT
-@pytest.mark.parametrize("c", [1, 2, 3, 4096])
-def test_sizes(impl, dtype, pooler, d, c):
-    hidden, head = make_hidden(7, d, dtype), make_head(d, c, dtype, pooler)
-    for exit in (1, 3):
-        check(
-            impl, hidden, head, table_of(3, threshold=0.45), ExitState.start(7, c, 3),
-            exit=exit, layer=exit, keep=Keep.AGREE, gain=Gain.CONFIDENCE,
-        )  # fmt: skip
+@pytest.mark.parametrize(("d", "exit"), [(1, 1), (33, 3), (160, 1)])  # one lane, an odd tail
+@pytest.mark.parametrize("c", [1, 2, 3, 300])
+def test_sizes(impl, dtype, pooler, d, c, exit):
+    check(
+        impl, make_hidden(7, d, dtype), make_head(d, c, dtype, pooler),
+        table_of(3, threshold=0.45), ExitState.start(7, c, 3),
+        exit=exit, layer=exit, keep=Keep.AGREE, gain=Gain.CONFIDENCE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("impl", "dtype"), IMPLS_AND_DTYPES)
+def test_the_size_of_bert(impl, dtype):
+    check(
+        impl, make_hidden(3, 768, dtype), make_head(768, 3, dtype, pooler=True),
+        table_of(3, threshold=0.45), ExitState.start(3, 3, 3),
+        exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_thousands_of_classes(impl):
+    check(
+        impl, make_hidden(2, 8), make_head(8, 4096), table_of(1), ExitState.start(2, 4096, 1),
+        exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("impl", IMPLS)
@@ -83,10 +99,12 @@ def test_one_output_agrees_where_it_moves_by_less_than_tau(impl, kind):
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize(("keep", "gain"), KINDS)
-@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    ("keep", "gain", "strict"),
+    [(*kind, False) for kind in KINDS] + [(*kind, True) for kind in KINDS if kind[0] is Keep.AGREE],
+)
 def test_every_kind_over_all_exits(impl, keep, gain, strict):
-    exits, samples = 4, 24
+    exits, samples = 3, 16
     threshold = -0.5 if gain is Gain.NEGATIVE_ENTROPY else 1.25
     table = table_of(exits, weight=0.75, threshold=threshold)
     state = ExitState.start(samples, 3, exits)
@@ -101,6 +119,7 @@ def test_every_kind_over_all_exits(impl, keep, gain, strict):
 
 
 @pytest.mark.parametrize("impl", IMPLS)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**31),
     samples=st.integers(1, 6),
@@ -294,7 +313,8 @@ def test_entropy_is_accurate_when_one_logit_dominates(impl, c, gap):
 @pytest.mark.parametrize(("impl", "dtype"), IMPLS_AND_DTYPES)
 @pytest.mark.parametrize("pooler", [False, True])
 def test_a_row_alone_gives_what_it_gives_in_a_batch(impl, pooler, dtype):
-    rows = 32 if impl == "cuda" else 33  # all that cuda takes; one more than cpp takes at a time
+    # All that cuda takes; one more than cpp takes at a time; the interpreter is slow.
+    rows = {"cuda": 32, "triton": 9}.get(impl, 33)
     hidden, head = make_hidden(rows, 96, dtype), make_head(96, 5, dtype, pooler)
     table = table_of(1)
     step = dict(exit=1, layer=1, keep=Keep.NEVER, gain=Gain.CONFIDENCE)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eefast.ops import (
@@ -98,6 +98,7 @@ def test_one_class_is_certain():
 
 @pytest.mark.parametrize("keep", Keep)
 @pytest.mark.parametrize("gain", [gain for gain in Gain if gain is not Gain.SIMILARITY])
+@settings(max_examples=20)  # of each of 63 kinds
 @given(
     score=st.floats(-100, 100, width=32),
     agree=st.booleans(),

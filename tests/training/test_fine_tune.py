@@ -94,11 +94,8 @@ def cut(path):
     ("name", "damage"),
     [
         ("trainer_state.json", lambda path: path.unlink()),
-        ("trainer_state.json", cut),
         ("model.safetensors", cut),
         ("optimizer.pt", cut),
-        ("optimizer.pt", lambda path: path.unlink()),
-        ("rng_state.pth", cut),
         (None, None),
     ],
 )

@@ -40,8 +40,11 @@ def shown(length, samples=3, seed=0):
 
 
 @pytest.mark.filterwarnings("ignore:captured shapes do not all fit")
-@pytest.mark.parametrize("nodes", NODES)
-@pytest.mark.parametrize(("family", "attention", "dtype"), CAPTURED, ids=grid_id)
+@pytest.mark.parametrize(
+    ("family", "attention", "dtype", "nodes"),
+    [(*case, NODES[i // 2 % 2]) for i, case in enumerate(CAPTURED)],  # both with both dtypes
+    ids=grid_id,
+)
 def test_every_family(family, attention, dtype, nodes):
     model = with_exits(family, attention, dtype)
     fast, device = compiled(model, MIXED, nodes=nodes, length_buckets=[16, 24])
