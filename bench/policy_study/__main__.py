@@ -1,7 +1,7 @@
 """Every system of the papers on real data: trained, calibrated, and compared with fixed depth.
 
     python -m bench.policy_study             # the movie reviews, one seed: about 20 minutes
-    python -m bench.policy_study --all       # everything, hours
+    python -m bench.policy_study --all       # everything: under four hours
     python -m bench.policy_study --results   # all tables again, from the committed traces
 
 Trainings are kept in XDG_CACHE_HOME/eefast/study; what is finished is not done again, what was
@@ -22,7 +22,7 @@ from bench.policy_study import FOLDER, PAGE
 from bench.policy_study.page import draw, markdown, tables
 from bench.policy_study.results import results
 from bench.policy_study.runs import runs_of, train_all
-from bench.policy_study.settings import STUDIES
+from bench.policy_study.settings import STUDIES, Study
 from bench.policy_study.systems import SYSTEMS, System
 from bench.policy_study.times import timed
 from eefast.files import write_whole
@@ -46,18 +46,23 @@ def main(arguments: list[str] | None = None) -> None:
     studies = [STUDIES[name] for name in names]
     alone = not (options.all or options.studies)  # the default run
     if not options.results:
-        objectives = [system.objective for system in SYSTEMS]
         runs = [
             run
             for study in studies
-            for run in runs_of(study, study.seeds[:1] if alone else study.seeds, objectives)
-            if options.seeds is None or run.seed in options.seeds
+            for seed in (study.seeds[:1] if alone else study.seeds)
+            if options.seeds is None or seed in options.seeds
+            for run in runs_of(study, [seed], trained_with(study, seed))
         ]
         try:
             train_all(runs, FOLDER)
         except (FileNotFoundError, KeyboardInterrupt) as error:
             sys.exit(str(error))
     write_page(FOLDER, PAGE, SYSTEMS, time=options.time)
+
+
+def trained_with(study: Study, seed: int) -> Sequence[str]:
+    """The objectives of a study's models."""
+    return [s.objective for s in SYSTEMS] if seed == study.complete else study.objectives
 
 
 def write_page(folder: Path, page: Path, systems: Sequence[System], *, time: bool = False) -> None:

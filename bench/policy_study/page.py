@@ -90,6 +90,7 @@ def against_fixed_depth(study: Results) -> str:
             [
                 name,
                 f"`{system['objective']}`",
+                str(len(system["seeds"])),
                 f"{point['accuracy']['median']:.3f}",
                 f"{point['speedup']['median']:.2f}x",
                 _with_interval(point["faster_exits"]),
@@ -98,7 +99,8 @@ def against_fixed_depth(study: Results) -> str:
             ]
         )
     columns = [
-        "system", "trained with", "accuracy", "layer speed-up", "faster than its own exits",
+        "system", "trained with", "seeds", "accuracy", "layer speed-up",
+        "faster than its own exits",
         "faster than -kL", f"speed of {REFERENCE}'s",
     ]  # fmt: skip
     return markdown_table(columns, rows)
@@ -274,9 +276,9 @@ system's own model cut at exit k ("its own exits"), or k layers trained without 
 speed between two depths is that of a random mix of both, the best one by test labels, so fixed
 depth is favoured. *Faster at equal accuracy* is the layers that fixed depth needs for the system's
 accuracy over those that the system runs: 1.00x is no gain. Brackets are 95 % bootstrap intervals
-over test samples, paired; medians are over seeds. That another training would come out otherwise
-is not in the brackets: differences between systems with trainings of their own hold for these
-trainings. Nothing was chosen on test data.
+over test samples, paired; medians are over seeds, as many as the column says. That another
+training would come out otherwise is not in the brackets: differences between systems with
+trainings of their own hold for these trainings. Nothing was chosen on test data.
 
 ## Faster than fixed depth at equal accuracy
 

@@ -184,10 +184,18 @@ def _aggregated(
     """Medians over seeds, with intervals."""
     found = list(of_seeds.values())
     first = found[0]
-    reference = [one["systems"].get(REFERENCE, {"points": {}})["points"] for one in found]
+    by_rule = {
+        system.name: {
+            seed: one["systems"][system.name]["points"][RULE]
+            for seed, one in of_seeds.items()
+            if system.name in one["systems"] and RULE in one["systems"][system.name]["points"]
+        }
+        for system in systems
+    }
     summed = {}
     for system in systems:
-        seeds = [one["systems"][system.name] for one in found if system.name in one["systems"]]
+        numbers = [seed for seed, one in of_seeds.items() if system.name in one["systems"]]
+        seeds = [of_seeds[seed]["systems"][system.name] for seed in numbers]
         if not seeds:
             continue
         points = {}
@@ -195,14 +203,15 @@ def _aggregated(
             there = [seed["points"][name] for seed in seeds if name in seed["points"]]
             if len(there) == len(seeds):  # where one seed does not get there, none is told of
                 points[name] = _summed(there)
-        ours = [seed["points"].get(RULE) for seed in seeds]
-        theirs = [points.get(RULE) for points in reference]
+        ours, theirs = by_rule[system.name], by_rule.get(REFERENCE, {})
+        both = [seed for seed in ours if seed in theirs]
         against = None
-        if system.name != REFERENCE and len(ours) == len(theirs) and all(theirs):
+        if system.name != REFERENCE and both:
             against = summary(
                 [
-                    a["figures"]["faster_trained"] / b["figures"]["faster_trained"]
-                    for a, b in zip(ours, theirs, strict=True)
+                    ours[seed]["figures"]["faster_trained"]
+                    / theirs[seed]["figures"]["faster_trained"]
+                    for seed in both
                 ]
             )
         curves = [seed["curve"] for seed in seeds]
@@ -211,6 +220,7 @@ def _aggregated(
         summed[system.name] = {
             "policy": system.policy,
             "objective": system.objective,
+            "seeds": numbers,
             "points": points,
             "curve": sorted([round(x, 4), round(y, 6)] for x, y in medians),
             "against_reference": against,

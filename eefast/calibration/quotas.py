@@ -93,8 +93,8 @@ def budget_thresholds(
 
     The mean cost of the samples is then at most `budget`, and as near to it as quotas of whole
     samples get. With a constant prior that is MSDNet's geometric exit distribution (Huang et al.,
-    2018, section 4; the ratio may exceed 1, for budgets near the whole network's). For less than
-    the first exit costs all leave there.
+    2018; the ratio may exceed 1, for budgets near the whole network's). For less than the first
+    exit costs all leave there.
     """
 
     def thresholds_at(log_ratio: float) -> list[float]:

@@ -36,7 +36,7 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setitem(data.DATA, "mr", data.Data("reviews", few))
     monkeypatch.setitem(BACKBONES, "tiny", Backbone("tiny", 3, lambda: base))
     monkeypatch.setitem(TRAINING, ("mr", "tiny"), Training(1, 1e-3, 32, test=64))
-    study = Study("mr", "tiny", (7,), (1, 3))
+    study = Study("mr", "tiny", (7,), (1, 3), complete=7)
     monkeypatch.setattr(command, "DEFAULT", "small")
     monkeypatch.setattr(command, "FOLDER", tmp_path / "docs" / "policy_study")
     monkeypatch.setattr(command, "PAGE", tmp_path / "docs" / "policy_study.md")

@@ -50,11 +50,11 @@ def made(exits, seed, samples=150):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Traces of two seeds: three trainings, and models of two and of all layers."""
+    """Traces of two seeds: three and two trainings, and models of two and of all layers."""
     folder, parts = tmp_path_factory.mktemp("study"), tmp_path_factory.mktemp("parts")
     for seed in STUDY.seeds:
         traces = made(6, seed)
-        for system in SYSTEMS:
+        for system in SYSTEMS[: 4 - seed]:
             put(Run(STUDY, system.objective, seed), traces, folder, parts)
         for layers in STUDY.layers:
             cut = {
@@ -79,7 +79,7 @@ def test_results_are_the_same_each_time_and_survive_json(folder, found):
     first, second = (results.results(folder, SYSTEMS[1:2], [one]) for _ in range(2))
     assert json.loads(json.dumps(first)) == second
     assert found["traces"] == fingerprints(folder)
-    assert len(found["traces"]) == 2 * 2 * (3 + 2)
+    assert len(found["traces"]) == 2 * (3 + 2 + 2 * 2)
     assert found["traces"]["mr-minilm-beem-2.test.safetensors"] == "test 2"
 
 
@@ -90,7 +90,9 @@ def test_policies_are_chosen_on_validation_and_judged_on_test(folder, found):
     for system in SYSTEMS:
         points = study["systems"][system.name]["points"]
         assert {RULE, OWN, "1.3", "1.5"} <= set(points)
-        for seed in STUDY.seeds:
+        seeds = study["systems"][system.name]["seeds"]
+        assert seeds == ([1] if system.name == "BERxiT" else [1, 2])
+        for number, seed in enumerate(seeds):
             validation, test = (
                 ExitTrace.load(Run(STUDY, system.objective, seed).committed(folder, split))
                 for split in SPLITS
@@ -109,8 +111,10 @@ def test_policies_are_chosen_on_validation_and_judged_on_test(folder, found):
                     ("faster_exits", FixedDepth.of(test).speedup_gain(outcome)),
                     ("gain_exits", FixedDepth.of(test).accuracy_gain(outcome)),
                 ):
-                    met = points[name][figure]["seeds"][seed - 1]
+                    met = points[name][figure]["seeds"][number]
                     assert met == pytest.approx(value, abs=1e-6), (system.name, name, figure)
+        against = study["systems"][system.name]["against_reference"]
+        assert system.name == "BEEM-A" or len(against["seeds"]) == len(seeds)
     assert study["crossed"]["PABEE on beem"]
     assert "BERxiT on beem" not in study["crossed"]  # its scores are another objective's
 
