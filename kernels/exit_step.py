@@ -136,8 +136,6 @@ def exit_step_kernel(
         tl.store(votes + of_classes, gathered, mask=valid)
     if memory is not None:
         tl.store(memory + sample.to(tl.int64) * memories + exit - 1, q)
-    if cascade is not None:  # the next exit's head reads what this one gave
+    # The next exit's head reads what this one gave, or is compared with it.
+    if exits_here | (cascade is not None) | (classes == 1):
         tl.store(logits + of_classes, tl.where(exits_here, z, own), mask=valid)
-    else:  # with one class the next exit compares its output with this one's
-        if exits_here | (classes == 1):
-            tl.store(logits + of_classes, tl.where(exits_here, z, own), mask=valid)

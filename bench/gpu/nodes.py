@@ -12,7 +12,7 @@ from bench.gpu.costs import Condition, recorded
 from bench.gpu.timing import Gpu
 from eefast.measure import medians, slope
 from eefast.ops import HeadWeights, PackedState, Step, implementation, sets_conditionals
-from eefast.ops.recurrence import Gain, Keep
+from eefast.ops.kinds import Gain, Keep
 from eefast.runtime.graph.device import GraphDevice
 
 NODES = (2, 6, 11)  # 11 as in a model of 12 layers

@@ -78,8 +78,8 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   }
   for (const Argument* tensor :
        {&on.offsets, &on.pooler_weight, &on.pooler_bias, &on.weight, &on.bias, &on.cascade,
-        &on.scorer, &on.table, &on.rows, &on.score, &on.prediction, &on.exit_layer, &on.logits, &on.running,
-        &on.votes, &on.memory, &on.control}) {
+        &on.scorer, &on.table, &on.rows, &on.score, &on.prediction, &on.exit_layer, &on.logits,
+        &on.running, &on.votes, &on.memory, &on.control}) {
     tensor->expect_with(on.hidden);
   }
 

@@ -3,17 +3,8 @@
 from eefast.ops._native import has_cuda
 from eefast.ops.exit_step import exit_step
 from eefast.ops.implementations import Impl, implementation, sets_conditionals
-from eefast.ops.recurrence import (
-    Accumulate,
-    Gain,
-    Keep,
-    Outcome,
-    Recurrence,
-    ScorerKind,
-    Values,
-    advance,
-    reached,
-)
+from eefast.ops.kinds import Accumulate, Gain, Keep, ScorerKind
+from eefast.ops.recurrence import Outcome, Recurrence, Values, advance, reached
 from eefast.ops.signals import Signals, signals
 from eefast.ops.similarity_step import similarity_step
 from eefast.ops.state import ExitState, HeadWeights, PackedState, SimilarityState

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from eefast.ops.arguments import check_exit, check_layer, check_rows, expect, rows_of
 from eefast.ops.implementations import Impl, implementation
-from eefast.ops.recurrence import Accumulate, Gain, Keep, Recurrence, ScorerKind
+from eefast.ops.kinds import Accumulate, Gain, Keep, ScorerKind
+from eefast.ops.recurrence import Recurrence
 from eefast.ops.state import ExitState, HeadWeights
 from eefast.ops.step import Step
 

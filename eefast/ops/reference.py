@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eefast.ops.recurrence import ScorerKind, Values, reached
+from eefast.ops.kinds import ScorerKind
+from eefast.ops.recurrence import Values, reached
 from eefast.ops.step import Step
 
 

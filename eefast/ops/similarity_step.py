@@ -27,7 +27,7 @@ from torch import Tensor
 
 from eefast.ops.arguments import check_exit, check_layer, check_rows, expect, rows_of
 from eefast.ops.implementations import Impl, implementation
-from eefast.ops.recurrence import Gain, Keep
+from eefast.ops.kinds import Gain, Keep
 from eefast.ops.state import SimilarityState
 from eefast.ops.step import Step
 

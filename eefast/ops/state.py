@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eefast.ops import _native
-from eefast.ops.recurrence import NO_PREDICTION
+from eefast.ops.kinds import NO_PREDICTION
 
 
 class HeadWeights(NamedTuple):

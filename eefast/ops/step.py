@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from eefast.ops.recurrence import Accumulate, Recurrence, ScorerKind
+from eefast.ops.kinds import Accumulate, ScorerKind
+from eefast.ops.recurrence import Recurrence
 
 # Bits of the packed integer, from the lowest: exit 16, layer 16, keep 8, gain 8, strict 1,
 # accumulate 3, scorer 2. csrc/arguments.h reads them too.

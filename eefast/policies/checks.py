@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from eefast.ops import Accumulate, Gain, Keep, ScorerKind
-from eefast.ops.recurrence import GAINS_BY_SCORE, KEEPS_BY_SCORE
+from eefast.ops.kinds import GAINS_BY_SCORE, KEEPS_BY_SCORE
 
 if TYPE_CHECKING:
     from eefast.policies.base import Policy

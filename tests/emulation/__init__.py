@@ -13,7 +13,8 @@ from torch import Tensor
 
 from eefast.ops.exit_step import _validate
 from eefast.ops.implementations import CUDA_ROWS
-from eefast.ops.recurrence import Recurrence, ScorerKind
+from eefast.ops.kinds import ScorerKind
+from eefast.ops.recurrence import Recurrence
 from eefast.ops.state import ExitState, HeadWeights
 from tests.emulation.build import load
 

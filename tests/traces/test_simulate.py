@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from eefast import ExitTrace, pareto_front, simulate, trade_off
 from eefast.ops import ExitState, HeadWeights, Recurrence, exit_step
-from eefast.ops.recurrence import ANSWERS
+from eefast.ops.kinds import ANSWERS
 from eefast.policies import (
     BEEM,
     PABEE,
