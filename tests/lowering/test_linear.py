@@ -97,7 +97,8 @@ def test_activations_and_residual(instruction_set, name):
     y = torch.randn(len(x), 1)
     assert torch.equal(linear(x[:, None], packed, name, y)[:, 0], got + y[:, 0])
     limits = linear(torch.tensor([[float("inf")], [float("nan")]]), packed, name, None)
-    assert limits[0] == float("inf") and limits[1].isnan()
+    assert limits[0] == float("inf")
+    assert limits[1].isnan()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -112,7 +113,8 @@ def test_a_row_does_not_know_the_others(instruction_set, dtype):
     strange = linear(x, packed, "none", residual)
     others = torch.tensor([r not in (3, 20) for r in range(len(x))])
     assert torch.equal(strange[others], together[others])
-    assert strange[3].isnan().all() and not strange[20].isfinite().any()
+    assert strange[3].isnan().all()
+    assert not strange[20].isfinite().any()
 
 
 def guarded(tensor):
