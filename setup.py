@@ -75,7 +75,8 @@ def cuda_half() -> dict[str, list[str]]:
 def extension():
     """One build, on the stable ABIs, serves torch >= 2.11 and Python >= 3.10."""
     cuda = cuda_half()
-    sources = glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp") + cuda.pop("sources")
+    sources = glob("csrc/*.cpp") + glob("csrc/cpu/**/*.cpp", recursive=True)
+    sources += cuda.pop("sources")
     headers = set(glob("csrc/**/*.*", recursive=True)) - set(sources)
     return cpp_extension.CppExtension(
         "eefast._C",

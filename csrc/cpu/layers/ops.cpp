@@ -1,0 +1,153 @@
+// The torch ops of packed linear layers, on the stable ABI.
+
+#include <sys/mman.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "../../argument.h"
+#include "../instruction_set.h"
+#include "packed.h"
+
+namespace eefast::cpu {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+constexpr int64_t kHugePage = 1 << 21;
+constexpr int64_t kLargestInputs = 1 << 16;  // so that a sum of int8 products fits 32 bits
+
+Tensor buffer_of(int64_t bytes) {
+  const int64_t alignment = bytes >= kHugePage ? kHugePage : 64;
+  void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  if (!memory) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+  if (alignment == kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: it may fail
+#endif
+  return torch::stable::from_blob(
+      memory, {bytes}, {1}, torch::stable::Device(torch::headeronly::DeviceType::CPU),
+      ScalarType::Byte, static_cast<void (*)(void*)>(std::free));
+}
+
+// Contiguous, in fp32.
+Tensor float_values(const char* name, const Tensor& tensor) {
+  if (tensor.scalar_type() != ScalarType::Float && tensor.scalar_type() != ScalarType::BFloat16) {
+    fail(name, " must be float32 or bfloat16; got ", torch::headeronly::toString(tensor.scalar_type()));
+  }
+  return torch::stable::contiguous(torch::stable::to(tensor, ScalarType::Float));
+}
+
+Tensor pack_linear(const Tensor& weight, std::optional<Tensor> bias, std::string dtype) {
+  const Packing packing = dtype == "float32" ? Packing::kFloat32
+      : dtype == "bfloat16"                  ? Packing::kBFloat16
+                                             : Packing::kInt8;
+  if (packing == Packing::kInt8 && dtype != "int8") {
+    fail("dtype must be float32, bfloat16 or int8; got ", dtype);
+  }
+  if (weight.dim() != 2 || weight.size(0) < 1 || weight.size(1) < 1) {
+    fail("weight must be [outputs, inputs], both at least 1; got ", weight.dim(), " dimensions, ",
+         weight.numel(), " elements");
+  }
+  const int64_t outputs = weight.size(0), inputs = weight.size(1);
+  expect_in("outputs", outputs, 1, kLargest);
+  expect_in("inputs", inputs, 1, packing == Packing::kInt8 ? kLargestInputs : kLargest);
+  if (bias && (bias->dim() != 1 || bias->size(0) != outputs)) {
+    fail("bias must be [", outputs, "]; got ", bias->dim(), " dimensions, ", bias->numel(),
+         " elements");
+  }
+  const Tensor values = float_values("weight", weight);
+  std::optional<Tensor> shifts;
+  if (bias) shifts = float_values("bias", *bias);
+  PackedLinear packed{packing, outputs, inputs, nullptr};
+  Tensor buffer = buffer_of(packed.bytes());
+  packed.buffer = static_cast<std::byte*>(buffer.mutable_data_ptr());
+  if (!pack(packed, values.const_data_ptr<float>(), shifts ? shifts->const_data_ptr<float>() : nullptr)) {
+    fail("weight must be finite to be packed in int8");
+  }
+  return buffer;
+}
+
+PackedLinear read(const Tensor& packed) {
+  PackedHeader header;
+  const bool buffer = packed.scalar_type() == ScalarType::Byte && packed.dim() == 1 &&
+      packed.is_contiguous() && packed.numel() >= static_cast<int64_t>(sizeof header);
+  if (buffer) std::memcpy(&header, packed.const_data_ptr(), sizeof header);
+  if (!buffer || std::memcmp(header.magic, "eepack01", 8) != 0) {
+    fail("packed must be what pack_linear returned");
+  }
+  const bool sane = static_cast<uint32_t>(header.packing) < kPackings && header.outputs >= 1 &&
+      header.outputs <= kLargest && header.inputs >= 1 && header.inputs <= kLargest;
+  // The kernels only read it.
+  PackedLinear layer{
+      header.packing, header.outputs, header.inputs,
+      static_cast<std::byte*>(const_cast<void*>(packed.const_data_ptr()))};
+  if (!sane || layer.bytes() != header.bytes || header.bytes != packed.numel()) {
+    fail("packed is damaged: its header does not fit its ", packed.numel(), " bytes");
+  }
+  return layer;
+}
+
+void expect_rows(const char* name, const Tensor& tensor, int64_t rows, int64_t width) {
+  if (tensor.scalar_type() != ScalarType::Float || tensor.dim() != 2 || !tensor.is_contiguous() ||
+      (rows >= 0 && tensor.size(0) != rows) || tensor.size(1) != width) {
+    fail(name, " must be float32 [", rows < 0 ? "rows" : std::to_string(rows), ", ", width,
+         "], contiguous; got ", torch::headeronly::toString(tensor.scalar_type()), " with ",
+         tensor.dim(), " dimensions, ", tensor.numel(), " elements");
+  }
+}
+
+Activation activation_of(const std::string& name) {
+  constexpr const char* kNames[] = {"none", "gelu", "gelu_tanh", "relu", "silu"};
+  for (int i = 0; i < 5; ++i) {
+    if (name == kNames[i]) return static_cast<Activation>(i);
+  }
+  fail("activation must be none, gelu, gelu_tanh, relu or silu; got ", name);
+}
+
+Tensor packed_linear(
+    const Tensor& x, const Tensor& packed, std::string activation, std::optional<Tensor> residual) {
+  const PackedLinear layer = read(packed);
+  expect_rows("x", x, -1, layer.inputs);
+  const int64_t rows = x.size(0);
+  if (residual) expect_rows("residual", *residual, rows, layer.outputs);
+  const Activation kind = activation_of(activation);
+  Tensor out = torch::stable::new_empty(x, {rows, layer.outputs});
+  multiply(
+      layer, x.const_data_ptr<float>(), rows, kind,
+      residual ? residual->const_data_ptr<float>() : nullptr, out.mutable_data_ptr<float>());
+  return out;
+}
+
+std::vector<std::string> layer_instruction_sets() {
+  std::vector<std::string> names;
+  for (const LayerKernels& kernels : supported_layer_kernels()) names.emplace_back(kernels.name);
+  return names;
+}
+
+}  // namespace
+}  // namespace eefast::cpu
+
+STABLE_TORCH_LIBRARY_FRAGMENT(eefast, m) {
+  // Packs a weight [outputs, inputs] and a bias [outputs] for dtype float32, bfloat16 or int8.
+  m.def("pack_linear(Tensor weight, Tensor? bias, str dtype) -> Tensor");
+  m.def(
+      "packed_linear(Tensor x, Tensor packed, str activation, Tensor? residual=None) -> Tensor");
+  // For tests and benchmarks, as cpp_instruction_sets and cpp_use_instruction_set.
+  m.def("cpp_layer_instruction_sets() -> str[]");
+  m.def("cpp_use_layer_instruction_set(str name) -> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(eefast, CPU, m) {
+  m.impl("pack_linear", TORCH_BOX(&eefast::cpu::pack_linear));
+  m.impl("packed_linear", TORCH_BOX(&eefast::cpu::packed_linear));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(eefast, CompositeExplicitAutograd, m) {
+  m.impl("cpp_layer_instruction_sets", TORCH_BOX(&eefast::cpu::layer_instruction_sets));
+  m.impl("cpp_use_layer_instruction_set", TORCH_BOX(&eefast::cpu::use_layer_kernels));
+}
