@@ -112,6 +112,8 @@ def assert_as_transformers(
             torch.testing.assert_close(measure, want, rtol=close, atol=close)
         theirs, mine = ours.layer(index, hidden, context), layers.layer(index, hidden, context)
         assert mine.dtype == torch.float32
+        if theirs.dtype == torch.float32:  # else a wrong measure would allow itself
+            torch.testing.assert_close(theirs.double(), measure, rtol=1e-3, atol=1e-3)
         rounding = torch.finfo(theirs.dtype).eps * measure.abs().max()
         allowed = 3 * (theirs.double() - measure).abs().max() + 4 * rounding
         error = (mine.double() - measure).abs().max()
