@@ -71,6 +71,11 @@ class EncoderBackbone(Backbone):
         indexing the list, and one that was replaced since (wrapped by FSDP, say) is seen.
         """
 
+    @property
+    def layer_modules(self) -> tuple[nn.Module, ...]:
+        """The modules of layers 1, 2, ..., as the model has them now; some may be the same one."""
+        return tuple(self._stack(self.model).values())
+
     def check(self, inputs: Inputs) -> tuple[int, int | None]:
         """As `Backbone.check`; a list of layers that was replaced as a whole is seen here.
 
