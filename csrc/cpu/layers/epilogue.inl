@@ -108,6 +108,28 @@ EEFAST_INLINE Float activate(Float x) {
   return positive - b * tail;
 }
 
+template <auto kValue>
+struct Constant {
+  static constexpr auto value = kValue;
+};
+
+// Calls body(constant), whose `value` is the activation.
+template <class Body>
+EEFAST_INLINE void with(Activation activation, const Body& body) {
+  switch (activation) {
+    case Activation::kNone:
+      return body(Constant<Activation::kNone>{});
+    case Activation::kGelu:
+      return body(Constant<Activation::kGelu>{});
+    case Activation::kGeluTanh:
+      return body(Constant<Activation::kGeluTanh>{});
+    case Activation::kRelu:
+      return body(Constant<Activation::kRelu>{});
+    case Activation::kSilu:
+      return body(Constant<Activation::kSilu>{});
+  }
+}
+
 template <Packing kPacking, Activation kActivation>
 void finish_with(const Panel& p, int64_t first, int rows, const std::byte* sums) {
   for (int r = 0; r < rows; ++r) {
@@ -139,18 +161,7 @@ void finish_with(const Panel& p, int64_t first, int rows, const std::byte* sums)
 
 template <Packing kPacking>
 void finish(const Panel& p, int64_t first, int rows, const std::byte* sums) {
-  switch (p.activation) {
-    case Activation::kNone:
-      return finish_with<kPacking, Activation::kNone>(p, first, rows, sums);
-    case Activation::kGelu:
-      return finish_with<kPacking, Activation::kGelu>(p, first, rows, sums);
-    case Activation::kGeluTanh:
-      return finish_with<kPacking, Activation::kGeluTanh>(p, first, rows, sums);
-    case Activation::kRelu:
-      return finish_with<kPacking, Activation::kRelu>(p, first, rows, sums);
-    case Activation::kSilu:
-      return finish_with<kPacking, Activation::kSilu>(p, first, rows, sums);
-  }
+  with(p.activation, [&](auto kind) { finish_with<kPacking, kind.value>(p, first, rows, sums); });
 }
 
 }  // namespace

@@ -1,10 +1,5 @@
-#include <pthread.h>
-#include <torch/csrc/stable/ops.h>
-
 #include <algorithm>
-#include <atomic>
-#include <memory>
-#include <new>
+#include <utility>
 
 #include "../instruction_set.h"
 #include "packed.h"
@@ -15,133 +10,105 @@ namespace {
 // Rows that meet a panel together: they stay in the second-level cache.
 constexpr int64_t kChunk = 128;
 
-// The multiplications from which on a second thread is worth waking.
-constexpr int64_t kWorkPerThread = 1 << 18;
-
-// libgomp's team does not survive a fork: a child that asks for it waits for ever.
-std::atomic<bool> forked{false};
-const int at_fork = pthread_atfork(nullptr, nullptr, [] { forked = true; });
-
-int64_t threads_for(int64_t work) {
-  if (forked || work < 2 * kWorkPerThread) return 1;
-  return torch::stable::get_num_threads();
-}
-
-struct Free {
-  void operator()(std::byte* memory) const { ::operator delete(memory, std::align_val_t{64}); }
-};
-using Memory = std::unique_ptr<std::byte, Free>;
-
-Memory allocate(int64_t bytes) {
-  return Memory(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{64})));
-}
-
-template <class Body>
-void in_parallel(int64_t threads, int64_t count, const Body& body) {
-  if (threads > 1) {
-    torch::stable::parallel_for(0, count, (count + threads - 1) / threads, body);
-  } else {
-    body(0, count);
+// What a thread reads after panel `index` of a layer: the next one, or the next layer's first.
+std::pair<const std::byte*, int64_t> after(
+    const PackedLinear& layer, int64_t index, bool low, const PackedLinear* next) {
+  const int64_t neighbour = low ? index + 1 : index - 1;
+  if (neighbour >= 0 && neighbour < layer.panels()) {
+    return {layer.panel(neighbour), layer.panel_bytes()};
   }
+  if (!next) return {nullptr, 0};
+  return {next->panel(low ? 0 : next->panels() - 1), next->panel_bytes()};
 }
-
-// Rows in the layer's dtype.
-struct Rows {
-  Memory memory;
-  const std::byte* data;
-  int64_t bytes;  // from one row to the next
-  std::unique_ptr<float[]> scales;
-  std::unique_ptr<int32_t[]> zeros;
-};
-
-Rows convert(const PackedLinear& layer, const float* x, int64_t rows, int64_t threads) {
-  const LayerKernels& kernels = active_layer_kernels();
-  const int64_t width = layer.inputs, padded = layer.groups() * layer.inputs_per_group();
-  Rows to{nullptr, reinterpret_cast<const std::byte*>(x), 4 * width, nullptr, nullptr};
-  // Rows at a multiple of 4096 bytes would share one set of the first-level cache.
-  if (layer.packing == Packing::kFloat32 && to.bytes % 4096 != 0) return to;
-  to.bytes = (padded * layer.element_bytes() + 63) / 64 * 64 + 64;
-  to.memory = allocate(rows * to.bytes);
-  to.data = to.memory.get();
-  if (layer.packing == Packing::kInt8) {
-    to.scales.reset(new float[rows]);
-    to.zeros.reset(new int32_t[rows]);
-  }
-  in_parallel(threads, rows, [&](int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; ++r) {
-      std::byte* row = to.memory.get() + r * to.bytes;
-      if (layer.packing == Packing::kFloat32) {
-        std::copy_n(x + r * width, width, reinterpret_cast<float*>(row));
-      } else if (layer.packing == Packing::kBFloat16) {
-        kernels.to_bfloat16(x + r * width, width, padded, reinterpret_cast<uint16_t*>(row));
-      } else {
-        kernels.quantise(
-            x + r * width, width, padded, reinterpret_cast<uint8_t*>(row), &to.scales[r],
-            &to.zeros[r]);
-      }
-    }
-  });
-  return to;
-}
-
-// Items 0..count-1, claimed from both ends.
-class Items {
- public:
-  explicit Items(int64_t count) : count_(count) {}
-
-  // The next item from the low or the high end, or -1.
-  int64_t claim(bool low) {
-    const uint64_t before = claimed_.fetch_add(low ? 1 : uint64_t{1} << 32);
-    const int64_t lows = before & 0xffffffffu, highs = before >> 32;
-    if (lows + highs >= count_) return -1;
-    return low ? lows : count_ - 1 - highs;
-  }
-
- private:
-  const int64_t count_;
-  std::atomic<uint64_t> claimed_{0};
-};
 
 }  // namespace
 
-void multiply(
+int64_t row_bytes(const PackedLinear& layer) {
+  const int64_t padded = layer.groups() * layer.inputs_per_group();
+  const int64_t bytes = (padded * layer.element_bytes() + 63) / 64 * 64 + 64;
+  return bytes % 4096 == 0 ? bytes + 64 : bytes;
+}
+
+RowBuffer take_rows(Arena& arena, const PackedLinear& layer, int64_t rows) {
+  const int64_t bytes = row_bytes(layer);
+  const bool int8 = layer.packing == Packing::kInt8;
+  return {
+      arena.take<std::byte>(rows * bytes), bytes, arena.take<float>(int8 ? rows : 0),
+      arena.take<int32_t>(int8 ? rows : 0)};
+}
+
+void convert(const PackedLinear& layer, const float* row, const RowBuffer& to, int64_t index) {
+  const LayerKernels& kernels = active_layer_kernels();
+  const int64_t width = layer.inputs, padded = layer.groups() * layer.inputs_per_group();
+  std::byte* out = to.data + index * to.bytes;
+  switch (layer.packing) {
+    case Packing::kFloat32:
+      std::copy_n(row, width, reinterpret_cast<float*>(out));
+      break;
+    case Packing::kBFloat16:
+      kernels.to_bfloat16(row, width, padded, reinterpret_cast<uint16_t*>(out));
+      break;
+    case Packing::kInt8:
+      kernels.quantise(
+          row, width, padded, reinterpret_cast<uint8_t*>(out), to.scales + index, to.zeros + index);
+      break;
+  }
+}
+
+void multiply(const Product& product, Step& step, int64_t thread) {
+  const PackedLinear& layer = product.layer;
+  const Rows& rows = product.rows;
+  const int64_t panels = layer.panels(), stride = product.out_stride;
+  const auto kernel = active_layer_kernels().multiply[static_cast<int>(layer.packing)];
+  const bool low = thread % 2 == 0, int8 = layer.packing == Packing::kInt8;
+  step.run(thread, panels * ((product.count + kChunk - 1) / kChunk), [&](int64_t item) {
+    const int64_t index = item % panels, first = item / panels * kChunk;
+    const int64_t column = index * kPanel, at = first * stride + column;
+    const auto [next, next_bytes] = after(layer, index, low, product.next);
+    kernel({
+        rows.data + first * rows.bytes,
+        rows.bytes,
+        std::min(kChunk, product.count - first),
+        layer.panel(index),
+        layer.groups(),
+        next,
+        next_bytes,
+        layer.bias() + column,
+        product.activation,
+        product.residual ? product.residual + at : nullptr,
+        product.out + at,
+        stride,
+        std::min(kPanel, layer.outputs - column),
+        int8 ? layer.scales() + column : nullptr,
+        int8 ? layer.column_sums() + column : nullptr,
+        int8 ? rows.scales + first : nullptr,
+        int8 ? rows.zeros + first : nullptr,
+    });
+  });
+}
+
+void multiply_alone(
     const PackedLinear& layer, const float* x, int64_t rows, Activation activation,
     const float* residual, float* out) {
-  const int64_t panels = layer.panels(), outputs = layer.outputs;
-  const int64_t count = panels * ((rows + kChunk - 1) / kChunk);
-  if (count == 0) return;
-  const int64_t threads = std::min(count, threads_for(rows * layer.inputs * outputs));
-  const Rows from = convert(layer, x, rows, threads);
-  const auto kernel = active_layer_kernels().multiply[static_cast<int>(layer.packing)];
-  const bool int8 = layer.packing == Packing::kInt8;
-  Items items(count);
-  const auto work = [&](int64_t thread, int64_t) {
-    const bool low = thread % 2 == 0;
-    for (int64_t item; (item = items.claim(low)) >= 0;) {
-      const int64_t index = item % panels, first = item / panels * kChunk;
-      const int64_t column = index * kPanel, at = first * outputs + column;
-      const int64_t next = low ? index + 1 : index - 1;
-      kernel({
-          from.data + first * from.bytes,
-          from.bytes,
-          std::min(kChunk, rows - first),
-          layer.panel(index),
-          layer.groups(),
-          next >= 0 && next < panels ? layer.panel(next) : nullptr,
-          layer.bias() + column,
-          activation,
-          residual ? residual + at : nullptr,
-          out + at,
-          outputs,
-          std::min(kPanel, outputs - column),
-          int8 ? layer.scales() + column : nullptr,
-          int8 ? layer.column_sums() + column : nullptr,
-          int8 ? &from.scales[first] : nullptr,
-          int8 ? &from.zeros[first] : nullptr,
+  const int64_t bytes = 4 * layer.inputs;
+  const bool as_is = fits(layer, bytes);
+  Arena sizes(nullptr);
+  if (!as_is) take_rows(sizes, layer, rows);
+  const Memory memory = allocate(sizes.used());
+  Arena arena(memory.get());
+  const RowBuffer converted = as_is ? RowBuffer{} : take_rows(arena, layer, rows);
+  const Rows from = as_is ? Rows{reinterpret_cast<const std::byte*>(x), bytes, nullptr, nullptr}
+                          : converted.rows();
+  Step steps[2];
+  on_threads(threads_for(rows * layer.inputs * layer.outputs), [&](int64_t thread) {
+    if (!as_is) {
+      steps[0].run(thread, rows, [&](int64_t row) {
+        convert(layer, x + row * layer.inputs, converted, row);
       });
     }
-  };
-  in_parallel(threads, threads, work);
+    multiply(
+        {layer, from, rows, activation, residual, out, layer.outputs, nullptr}, steps[1], thread);
+  });
 }
 
 }  // namespace eefast::cpu

@@ -6,7 +6,9 @@
 
 #pragma once
 
+#include "memory.h"
 #include "panels.h"
+#include "team.h"
 
 namespace eefast::cpu {
 
@@ -49,9 +51,54 @@ struct PackedLinear {
 // scale = max |w| / 127 and q = w / scale, rounded to nearest even; false if a weight is not finite.
 bool pack(const PackedLinear& to, const float* weight, const float* bias);
 
-// out = activation(x W^T + bias) + residual; x is [rows, inputs], the others [rows, outputs], all of
-// them contiguous, residual may be null.
-void multiply(
+// Rows in a layer's dtype, as the kernels take them.
+struct Rows {
+  const std::byte* data;
+  int64_t bytes;         // from one row to the next
+  const float* scales;   // of each row; int8 alone
+  const int32_t* zeros;  // of each row; int8 alone
+};
+
+// Room for converted rows, part of an arena.
+struct RowBuffer {
+  std::byte* data;
+  int64_t bytes;
+  float* scales;
+  int32_t* zeros;
+
+  Rows rows() const { return {data, bytes, scales, zeros}; }
+};
+
+// Bytes from one row to the next in a buffer of a layer's inputs: a multiple of 64, and none of
+// 4096, where all rows would share one set of the first-level cache.
+int64_t row_bytes(const PackedLinear& layer);
+RowBuffer take_rows(Arena& arena, const PackedLinear& layer, int64_t rows);
+
+// Whether fp32 rows that lie so far apart can be multiplied where they are.
+inline bool fits(const PackedLinear& layer, int64_t bytes) {
+  return layer.packing == Packing::kFloat32 && bytes % 4096 != 0;
+}
+
+// Puts one fp32 row of a layer's inputs into a buffer.
+void convert(const PackedLinear& layer, const float* row, const RowBuffer& to, int64_t index);
+
+// out = activation(rows W^T + bias) + residual, where residual may be null and lies as out does.
+struct Product {
+  const PackedLinear& layer;
+  Rows rows;
+  int64_t count;
+  Activation activation;
+  const float* residual;
+  float* out;
+  int64_t out_stride;        // in floats
+  const PackedLinear* next;  // what is multiplied after this, or null
+};
+
+// This thread's part of a product.
+void multiply(const Product& product, Step& step, int64_t thread);
+
+// A product by itself, with threads of its own; x is [rows, inputs], the others [rows, outputs].
+void multiply_alone(
     const PackedLinear& layer, const float* x, int64_t rows, Activation activation,
     const float* residual, float* out);
 

@@ -27,7 +27,8 @@ struct Panel {
   int64_t count;
   const std::byte* weights;
   int64_t groups;
-  const std::byte* next;  // as many bytes that will be read next, or null
+  const std::byte* next;  // what will be read next, or null
+  int64_t next_bytes;
   const float* bias;      // [48]
   Activation activation;
   const float* residual;  // or null; as far from row to row as out
@@ -40,6 +41,28 @@ struct Panel {
   const float* row_scales;     // [count]
   const int32_t* row_zeros;    // [count]
 };
+
+// One head of one sample: queries, keys and values of its tokens, and what its scores get.
+struct Head {
+  const float *queries, *keys, *values;  // of token 0; values have a vector of room behind the last
+  int64_t stride;                        // from one token to the next
+  int64_t tokens, width;
+  float scale;           // of the queries
+  const float* mask;     // [tokens] or null, added to the scores
+  const float* bias;     // [tokens, tokens] or null, added to the scores
+  const float* cosines;  // [tokens, width] or null: queries and keys are not rotated
+  const float* sines;
+  int64_t window;  // tokens farther apart get the score `outside`; negative: none
+  float outside;
+  float* scratch;  // of attend_scratch() floats
+  float* out;      // of token 0
+  int64_t out_stride;
+};
+
+// Keys, and scores and queries of four tokens; whole vectors of up to 16.
+inline int64_t attend_scratch(int64_t tokens, int64_t width) {
+  return (width + 4) * ((tokens + 15) / 16 * 16) + 4 * width;
+}
 
 // Each output is summed in one fixed order, whatever the other rows of the call.
 struct LayerKernels {
@@ -57,6 +80,17 @@ struct LayerKernels {
   // whose scale is below 1e-37 counts as zeros; one with an infinity or a NaN gets scale NaN.
   void (*quantise)(
       const float* row, int64_t width, int64_t padded, uint8_t* out, float* scale, int32_t* zero);
+
+  // out = (row - mean) / sqrt(variance + eps) * weight + bias; out may be the row.
+  void (*normalise)(
+      const float* row, int64_t width, const float* weight, const float* bias, float eps,
+      float* out);
+
+  // out[width] = activation(row[0..width)) * row[width..2 width); out may be the row.
+  void (*gate)(Activation activation, const float* row, int64_t width, float* out);
+
+  // out = softmax(scale q k^T + bias + mask) v; a row of scores that is -inf throughout gives 0.
+  void (*attend)(const Head& head);
 };
 
 #if defined(__x86_64__)

@@ -5,6 +5,7 @@
 
 #include "../vectors.inl"
 #include "epilogue.inl"
+#include "rows.inl"
 
 namespace eefast::cpu {
 namespace {
@@ -27,7 +28,7 @@ struct Ahead {
 
 EEFAST_INLINE Ahead ahead_of(const Panel& p, int64_t blocks) {
   if (!p.next) return {nullptr, nullptr, 0};
-  return {p.next, p.next + p.groups * kPanelRow, (12 + blocks - 1) / blocks * 64};
+  return {p.next, p.next + p.next_bytes, (12 + blocks - 1) / blocks * 64};
 }
 
 // Sums of kRows rows and kVectors vectors of outputs, by an operation:
@@ -131,3 +132,5 @@ struct Widened {
 
 }  // namespace
 }  // namespace eefast::cpu
+
+#include "attention.inl"

@@ -30,10 +30,10 @@ struct Vnni {
 }  // namespace
 
 const LayerKernels kAvx2Layers = {
-    "avx2", {multiply<Float32, 4>, multiply<Widened, 4>, multiply<Words, 4>}, to_bfloat16, quantise};
+    "avx2", {multiply<Float32, 4>, multiply<Widened, 4>, multiply<Words, 4>}, to_bfloat16, quantise, normalise, gate, attend};
 
 const LayerKernels kAvx2VnniLayers = {
-    "avx2_vnni", {nullptr, nullptr, multiply<Vnni, 4>}, to_bfloat16, quantise};
+    "avx2_vnni", {nullptr, nullptr, multiply<Vnni, 4>}, to_bfloat16, quantise, normalise, gate, attend};
 
 }  // namespace eefast::cpu
 

@@ -185,20 +185,17 @@ void multiply_tiles(const Panel& p) {
 const LayerKernels kAvx512Layers = {
     "avx512",
     {multiply_in_assembly<Fused>, multiply<Widened, 8>, multiply<Words, 8>},
-    to_bfloat16,
-    quantise};
+    to_bfloat16, quantise, normalise, gate, attend};
 
 const LayerKernels kAvx512VnniLayers = {
     "avx512_vnni",
     {nullptr, multiply_in_assembly<Pairs>, multiply_in_assembly<Vnni>},
-    to_bfloat16,
-    quantise};
+    to_bfloat16, quantise, normalise, gate, attend};
 
 const LayerKernels kAmxLayers = {
     "amx",
     {nullptr, multiply_tiles<Packing::kBFloat16>, multiply_tiles<Packing::kInt8>},
-    to_bfloat16,
-    quantise};
+    to_bfloat16, quantise, normalise, gate, attend};
 
 }  // namespace eefast::cpu
 

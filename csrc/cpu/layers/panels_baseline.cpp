@@ -30,7 +30,6 @@ struct Bytes {
 const LayerKernels kBaselineLayers = {
     "baseline",
     {multiply<Float32, 2>, multiply<Widened, 2>, multiply<Bytes, 2>},
-    to_bfloat16,
-    quantise};
+    to_bfloat16, quantise, normalise, gate, attend};
 
 }  // namespace eefast::cpu

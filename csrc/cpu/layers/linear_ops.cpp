@@ -1,38 +1,12 @@
 // The torch ops of packed linear layers, on the stable ABI.
 
-#include <sys/mman.h>
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
-#include <cstdlib>
-#include <cstring>
-#include <new>
-
-#include "../../argument.h"
 #include "../instruction_set.h"
-#include "packed.h"
+#include "buffers.h"
 
 namespace eefast::cpu {
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-
-constexpr int64_t kHugePage = 1 << 21;
 constexpr int64_t kLargestInputs = 1 << 16;  // so that a sum of int8 products fits 32 bits
-
-Tensor buffer_of(int64_t bytes) {
-  const int64_t alignment = bytes >= kHugePage ? kHugePage : 64;
-  void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-  if (!memory) throw std::bad_alloc();
-#if defined(MADV_HUGEPAGE)
-  if (alignment == kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: it may fail
-#endif
-  return torch::stable::from_blob(
-      memory, {bytes}, {1}, torch::stable::Device(torch::headeronly::DeviceType::CPU),
-      ScalarType::Byte, static_cast<void (*)(void*)>(std::free));
-}
 
 // Contiguous, in fp32.
 Tensor float_values(const char* name, const Tensor& tensor) {
@@ -72,54 +46,21 @@ Tensor pack_linear(const Tensor& weight, std::optional<Tensor> bias, std::string
   return buffer;
 }
 
-PackedLinear read(const Tensor& packed) {
-  PackedHeader header;
-  const bool buffer = packed.scalar_type() == ScalarType::Byte && packed.dim() == 1 &&
-      packed.is_contiguous() && packed.numel() >= static_cast<int64_t>(sizeof header);
-  if (buffer) std::memcpy(&header, packed.const_data_ptr(), sizeof header);
-  if (!buffer || std::memcmp(header.magic, "eepack01", 8) != 0) {
-    fail("packed must be what pack_linear returned");
-  }
-  const bool sane = static_cast<uint32_t>(header.packing) < kPackings && header.outputs >= 1 &&
-      header.outputs <= kLargest && header.inputs >= 1 && header.inputs <= kLargest;
-  // The kernels only read it.
-  PackedLinear layer{
-      header.packing, header.outputs, header.inputs,
-      static_cast<std::byte*>(const_cast<void*>(packed.const_data_ptr()))};
-  if (!sane || layer.bytes() != header.bytes || header.bytes != packed.numel()) {
-    fail("packed is damaged: its header does not fit its ", packed.numel(), " bytes");
-  }
-  return layer;
-}
-
-void expect_rows(const char* name, const Tensor& tensor, int64_t rows, int64_t width) {
-  if (tensor.scalar_type() != ScalarType::Float || tensor.dim() != 2 || !tensor.is_contiguous() ||
-      (rows >= 0 && tensor.size(0) != rows) || tensor.size(1) != width) {
-    fail(name, " must be float32 [", rows < 0 ? "rows" : std::to_string(rows), ", ", width,
-         "], contiguous; got ", torch::headeronly::toString(tensor.scalar_type()), " with ",
-         tensor.dim(), " dimensions, ", tensor.numel(), " elements");
-  }
-}
-
-Activation activation_of(const std::string& name) {
-  constexpr const char* kNames[] = {"none", "gelu", "gelu_tanh", "relu", "silu"};
-  for (int i = 0; i < 5; ++i) {
-    if (name == kNames[i]) return static_cast<Activation>(i);
-  }
-  fail("activation must be none, gelu, gelu_tanh, relu or silu; got ", name);
-}
-
 Tensor packed_linear(
     const Tensor& x, const Tensor& packed, std::string activation, std::optional<Tensor> residual) {
-  const PackedLinear layer = read(packed);
+  const Bytes bytes = bytes_of("packed", packed);
+  const PackedLinear layer = linear_in("packed", bytes);
+  if (layer.bytes() != bytes.count) fail("packed must be what pack_linear returned");
   expect_rows("x", x, -1, layer.inputs);
   const int64_t rows = x.size(0);
   if (residual) expect_rows("residual", *residual, rows, layer.outputs);
   const Activation kind = activation_of(activation);
   Tensor out = torch::stable::new_empty(x, {rows, layer.outputs});
-  multiply(
-      layer, x.const_data_ptr<float>(), rows, kind,
-      residual ? residual->const_data_ptr<float>() : nullptr, out.mutable_data_ptr<float>());
+  if (rows > 0) {
+    multiply_alone(
+        layer, x.const_data_ptr<float>(), rows, kind,
+        residual ? residual->const_data_ptr<float>() : nullptr, out.mutable_data_ptr<float>());
+  }
   return out;
 }
 

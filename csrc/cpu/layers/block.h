@@ -1,0 +1,53 @@
+// A block of an encoder, which is attention and feed-forward with their norms and residuals, packed
+// into one buffer:
+//
+//   header, 128 bytes | norms f32 [4, D], padded to 64 bytes | qkv | output | up | down
+//
+// where the norms are attention weight and bias, then feed-forward weight and bias, and the linear
+// layers lie as packed.h says. eefast/lowering/program.py says what a block computes.
+
+#pragma once
+
+#include "packed.h"
+
+namespace eefast::cpu {
+
+struct BlockHeader {
+  char magic[8];
+  int64_t bytes, width, heads, head_width;
+  int64_t window;           // negative: none
+  int64_t rotary;           // which pair of tables; negative: none
+  float scale;              // of the queries
+  float attention_eps, feed_forward_eps;  // negative: no norm
+  Activation activation;
+  uint8_t gated, pre_norm, reserved[54];
+};
+static_assert(sizeof(BlockHeader) == 128);
+
+struct Block {
+  const BlockHeader* header;
+  const float* norms;
+  PackedLinear qkv, output, up, down;
+
+  int64_t inner() const { return down.inputs; }
+};
+
+// What the blocks of one call share; see eefast/lowering/program.py, Operands.
+struct Operands {
+  int64_t samples, tokens;
+  const float* mask;  // or null
+  int64_t mask_stride;  // from one sample to the next; 0: one for all
+  const float* bias;  // or null
+  struct Tables {
+    const float *cosines, *sines;
+    int64_t stride;
+  };
+  const Tables* rotary;
+  float outside;
+};
+
+// Runs blocks of the same shapes and dtype over x [samples * tokens, width]; out is not x.
+void run_blocks(
+    const Block* blocks, int64_t count, const Operands& operands, const float* x, float* out);
+
+}  // namespace eefast::cpu
