@@ -47,36 +47,50 @@ EEFAST_PRODUCTS(Fused, Packing::kFloat32, Float, "vfmadd231ps");
 EEFAST_PRODUCTS(Pairs, Packing::kBFloat16, Float, "vdpbf16ps");
 EEFAST_PRODUCTS(Vnni, Packing::kInt8, Integer, "vpdpbusd");
 
+// The sums of kRows rows, as members and not in an array: GCC unrolls loops too late to keep an
+// array in registers.
 template <class Products, int kRows>
-void sum_panel(const Panel& p, int64_t first, int count, Ahead& ahead, std::byte* sums) {
+struct Sums {
+  typename Products::Sum s0{}, s1{}, s2{};
+  Sums<Products, kRows - 1> below;
+
+  EEFAST_INLINE void add(
+      const Word& w0, const Word& w1, const Word& w2, const std::byte* row, int64_t row_bytes) {
+    Products::add(s0, s1, s2, w0, w1, w2, row);
+    below.add(w0, w1, w2, row + row_bytes, row_bytes);
+  }
+
+  EEFAST_INLINE void store(std::byte* to) const {
+    __builtin_memcpy(to, &s0, 64);
+    __builtin_memcpy(to + 64, &s1, 64);
+    __builtin_memcpy(to + 128, &s2, 64);
+    below.store(to + kPanelRow);
+  }
+};
+
+template <class Products>
+struct Sums<Products, 0> {
+  EEFAST_INLINE void add(const Word&, const Word&, const Word&, const std::byte*, int64_t) {}
+  EEFAST_INLINE void store(std::byte*) const {}
+};
+
+template <class Products, int kRows>
+void sum_panel(const Panel& p, int64_t first, int count, Ahead& ahead, std::byte* to) {
   if constexpr (kRows > 1) {
-    if (count < kRows) return sum_panel<Products, kRows - 1>(p, first, count, ahead, sums);
+    if (count < kRows) return sum_panel<Products, kRows - 1>(p, first, count, ahead, to);
   }
   const std::byte* rows = p.rows + first * p.row_bytes;
   const std::byte* weights = p.weights;
-  const int64_t row_bytes = p.row_bytes;
-  typename Products::Sum acc[kRows][3];
-  EEFAST_UNROLL for (int r = 0; r < kRows; ++r) {
-    EEFAST_UNROLL for (int v = 0; v < 3; ++v) acc[r][v] = typename Products::Sum{};
-  }
-  const auto step = [&]() __attribute__((always_inline)) {
-    const Word w0 = load_words(weights), w1 = load_words(weights + 64),
-               w2 = load_words(weights + 128);
-    EEFAST_UNROLL for (int r = 0; r < kRows; ++r) {
-      Products::add(acc[r][0], acc[r][1], acc[r][2], w0, w1, w2, rows + r * row_bytes);
-    }
+  Sums<Products, kRows> sums;
+  for (int64_t group = 0; group < p.groups; ++group) {
+    if (group % 4 == 0) ahead.fetch();
+    sums.add(
+        load_words(weights), load_words(weights + 64), load_words(weights + 128), rows,
+        p.row_bytes);
     weights += kPanelRow;
     rows += 4;
-  };
-  int64_t groups = p.groups;
-  for (; groups >= 4; groups -= 4) {
-    ahead.fetch();
-    EEFAST_UNROLL for (int i = 0; i < 4; ++i) step();
   }
-  for (; groups > 0; --groups) step();
-  EEFAST_UNROLL for (int r = 0; r < kRows; ++r) {
-    __builtin_memcpy(sums + r * kPanelRow, acc[r], kPanelRow);
-  }
+  sums.store(to);
 }
 
 template <class Products>
