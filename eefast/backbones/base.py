@@ -93,7 +93,7 @@ class Backbone(abc.ABC):
     """
 
     takes: Mapping[str, str]
-    main_inputs: ClassVar[tuple[str, ...]]
+    main_inputs: tuple[str, ...]
     absent: Mapping[str, float] = {"attention_mask": 1}
     readouts: ClassVar[tuple[str, ...]] = ()
 
@@ -228,6 +228,12 @@ class Backbone(abc.ABC):
     @abc.abstractmethod
     def layer(self, index: int, hidden: Tensor, context: Any) -> Tensor:
         """The hidden states after layer `index` (1-based), given those before it."""
+
+    def run(self, layers: range, hidden: Tensor, context: Any) -> Tensor:
+        """The hidden states after some layers (1-based, one after the other)."""
+        for index in layers:
+            hidden = self.layer(index, hidden, context)
+        return hidden
 
     def readout(self, index: int, hidden: Tensor, context: Any) -> tuple[Tensor, Tensor | None]:
         """What an exit after layer `index` reads, as `eefast.ops.exit_step` takes it.

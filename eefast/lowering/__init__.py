@@ -1,7 +1,16 @@
 """Lowering: from a backbone to one that computes the same faster."""
 
 from eefast.lowering.families import program_of
-from eefast.lowering.lower import lower
+from eefast.lowering.packed import PRECISIONS, PackedBackbone, PackedLayers, Precision, pack
 from eefast.lowering.program import NotLowered, Program
 
-__all__ = ["NotLowered", "Program", "lower", "program_of"]
+__all__ = [
+    "PRECISIONS",
+    "NotLowered",
+    "PackedBackbone",
+    "PackedLayers",
+    "Precision",
+    "Program",
+    "pack",
+    "program_of",
+]

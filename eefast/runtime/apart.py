@@ -8,7 +8,6 @@ from functools import partial
 import torch
 
 from eefast.backbones import Inputs
-from eefast.lowering import lower
 from eefast.measure.pieces import Parts
 from eefast.measure.timing import Call
 from eefast.runtime.batch import Batches
@@ -32,7 +31,7 @@ def parts(fast: CompiledModel, inputs: Inputs) -> Parts:
         RuntimeError: the model behind it, or a part of it, is in training mode.
     """
     fast._must_not_train()
-    plan, backbone = fast._plan, lower(fast.model.layers)
+    plan, backbone = fast._plan, fast.backbone
     if len(plan.stages) != len(fast.config.exits):
         raise ValueError(
             f"policy {plan.policy.name!r} computes {len(plan.stages)} of {len(fast.config.exits)} "

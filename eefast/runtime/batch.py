@@ -58,12 +58,13 @@ class Batch:
     def run(self, stage: Stage) -> None:
         """The layers of a stage and the exit after them."""
         backbone, hidden, context = self.backbone, self.hidden, self.context
-        for layer in stage.layers:
-            hidden = backbone.layer(layer, hidden, context)
-            if layer in stage.read:
-                self._leave(stage.read[layer], *backbone.readout(layer, hidden, context))
-        self.hidden = hidden
-        vectors, offsets = backbone.readout(stage.layers.stop - 1, hidden, context)
+        layers = stage.layers
+        for layer, read in stage.read.items():
+            hidden = backbone.run(range(layers.start, layer + 1), hidden, context)
+            self._leave(read, *backbone.readout(layer, hidden, context))
+            layers = range(layer + 1, layers.stop)
+        self.hidden = hidden = backbone.run(layers, hidden, context)
+        vectors, offsets = backbone.readout(layers.stop - 1, hidden, context)
         self._decide(stage, vectors, offsets)
 
     def _leave(self, read: Read, vectors: Tensor, offsets: Tensor | None) -> None:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedModel
 
-from eefast.backbones import Inputs
+from eefast.backbones import Backbone, Inputs
 from eefast.config import MultiExitConfig
 from eefast.forward import over_inputs
 from eefast.labels import check_labels, task_loss
-from eefast.lowering import lower
+from eefast.lowering import NotLowered, PackedBackbone, PackedLayers
 from eefast.multi_exit import MultiExitModel
 from eefast.ops import Impl, ScorerKind, implementation
 from eefast.policies import Policy
@@ -50,10 +50,12 @@ class CompiledModel(PreTrainedModel):
         runtime: RuntimeName,
         impl: Impl,
         options: Mapping[str, Any],
+        layers: PackedLayers | NotLowered,
     ) -> None:
         super().__init__(model.config)
         self.model = model
         self.impl = impl
+        self._layers = layers
         self._asked = runtime, dict(options)
         self._runtime = self._new_runtime()
         self.policy = policy
@@ -84,6 +86,18 @@ class CompiledModel(PreTrainedModel):
         if not isinstance(policy, Policy):
             raise TypeError(f"policy must be a Policy, got {policy!r}")
         self._take(policy)
+
+    @property
+    def lowering(self) -> str:
+        """What runs the layers, in one line: packed ones, or the model's own and why."""
+        layers = self._layers
+        return f"not lowered: {layers.why}" if isinstance(layers, NotLowered) else str(layers)
+
+    @property
+    def backbone(self) -> Backbone:
+        """What the runtime drives."""
+        own, layers = self.model.layers, self._layers
+        return own if isinstance(layers, NotLowered) else PackedBackbone(own, layers)
 
     @property
     def policy_table(self) -> Tensor:
@@ -196,7 +210,15 @@ class CompiledModel(PreTrainedModel):
         return self
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
-        """Save the multi-exit model behind it, with the stored policies."""
+        """Save the multi-exit model behind it, with the stored policies.
+
+        Raises:
+            RuntimeError: its layers are packed, and it has their weights in no other form.
+        """
+        if isinstance(self._layers, PackedLayers):
+            raise RuntimeError(
+                "the layers are packed for inference: save the MultiExitModel that was compiled"
+            )
         return self.model.save_pretrained(*args, **kwargs)
 
     @classmethod
@@ -216,6 +238,13 @@ class CompiledModel(PreTrainedModel):
         # to(), half() and their like make new weights; the plan holds the old ones, and the runtime
         # was made for the old device and precision. What does not fit is refused before that.
         moved = fn(torch.empty(0, dtype=self.dtype, device=self.device))
+        if isinstance(self._layers, PackedLayers):
+            if (moved.device, moved.dtype) != (self.device, self.dtype):
+                raise RuntimeError(
+                    f"the layers are packed ({self.lowering}): to move to {moved.device}, "
+                    f"{moved.dtype}, compile the MultiExitModel again"
+                )
+            return self
         runtime_for(self._asked[0], moved.device, self._asked[1])
         implementation(self.impl, moved.device, moved.dtype, classes=self.model.num_classes)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -253,14 +282,13 @@ class CompiledModel(PreTrainedModel):
     def _new_runtime(self) -> Runtime:
         runtime, options = self._asked
         self.runtime = runtime_for(runtime, self.model.device, options)
-        return RUNTIMES[self.runtime](
-            lower(self.model.layers), self.model.num_classes, self.impl, **options
-        )
+        return RUNTIMES[self.runtime](self.backbone, self.model.num_classes, self.impl, **options)
 
     def __reduce__(self) -> Any:
         # Copies and pickles are compiled anew: kernels are not data, and the copy's plan must
         # hold the weights of the copy.
-        made_of = self.model, self.policy, self._asked[0], self.impl, self._asked[1]
+        runtime, options = self._asked
+        made_of = self.model, self.policy, runtime, self.impl, options, self._layers
         return CompiledModel, made_of, self.policy_table
 
     def __setstate__(self, table: Tensor) -> None:

@@ -31,7 +31,7 @@ class Stage(NamedTuple):
     head: HeadWeights
     scorer: Tensor | None  # the network of a policy that has one, on the device of the head
     step: int  # Step.pack()
-    read: Mapping[int, Read] = MappingProxyType({})  # by layer
+    read: Mapping[int, Read] = MappingProxyType({})  # by layer, ascending
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Plan:
                     heads[exit - 1],
                     _on(device, policy.scorer_weights(exit)),
                     Step(exit, layer, *kinds).pack(),
-                    {exits[i - 1]: of for i, of in read.items() if before < exits[i - 1] < layer},
+                    {exits[i - 1]: read[i] for i in sorted(read) if before < exits[i - 1] < layer},
                 )
                 for exit, layer, before in zip(used, layers, [0, *layers], strict=False)
             ),

@@ -51,7 +51,7 @@ class EncoderBackbone(Backbone):
         "position_ids": "1T",
         "inputs_embeds": "BTE",
     }
-    main_inputs: ClassVar[tuple[str, ...]] = ("input_ids", "inputs_embeds")
+    main_inputs: tuple[str, ...] = ("input_ids", "inputs_embeds")
     absent: Mapping[str, float] = {"attention_mask": 1, "token_type_ids": 0}
     readouts: ClassVar[tuple[str, ...]] = ("first", "mean")
 

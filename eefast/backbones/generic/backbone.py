@@ -34,8 +34,7 @@ class GenericBackbone(Backbone):
     def __init__(self, model: PreTrainedModel, anatomy: Anatomy) -> None:
         self.anatomy = anatomy
         self.takes: Mapping[str, str] = takes_of(model)
-        # Shadows the class attribute of adapters by hand, whose inputs are known beforehand.
-        self.main_inputs = tuple(  # type: ignore[misc]
+        self.main_inputs = tuple(
             name for name in (model.main_input_name, "inputs_embeds") if name in self.takes
         )
         super().__init__(model, anatomy.widths, anatomy.costs)
