@@ -176,35 +176,84 @@ def test_threads_and_a_fork():
     assert os.waitpid(child, 0)[1] == 0
 
 
-def damaged():
-    packed = pack(torch.ones(3, 4), None, "int8")
-    packed[16] += 64
+GOOD = pack(torch.ones(3, 4), None, "float32")
+ONE = torch.ones(1, 1)
+HUGE = 3 << 61  # outputs whose bytes, counted in 64 bits, are none
+
+
+def altered(packed, **header):
+    """A copy with other numbers in its header; see packed.h."""
+    packed = packed.clone()
+    for name, value in header.items():
+        if name == "packing":
+            packed[8:12].view(torch.int32)[0] = value
+        else:
+            packed[16:40].view(torch.int64)[("outputs", "inputs", "bytes").index(name)] = value
     return packed
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("arguments", "words"),
     [
-        (lambda: pack(torch.ones(3), None, "int8"), "weight must be"),
-        (lambda: pack(torch.ones(3, 4).half(), None, "int8"), "weight must be float32 or"),
-        (lambda: pack(torch.ones(3, 4), torch.ones(4), "int8"), r"bias must be \[3\]"),
-        (lambda: pack(torch.ones(3, 4), None, "int4"), "dtype must be .* got int4"),
-        (lambda: pack(torch.full((3, 4), float("nan")), None, "int8"), "weight must be finite"),
-        (lambda: pack(torch.ones(1, 65537), None, "int8"), "inputs must be in 1..65536"),
-        (lambda: linear(torch.ones(1, 4), torch.ones(9), "none", None), "packed must be"),
-        (lambda: linear(torch.ones(1, 4), damaged(), "none", None), "packed is damaged"),
-        (lambda: linear(torch.ones(1, 5), GOOD, "none", None), "x must be"),
-        (lambda: linear(torch.ones(1, 4).double(), GOOD, "none", None), "x must be float32"),
-        (lambda: linear(torch.ones(1, 4), GOOD, "tanh", None), "activation must be"),
-        (lambda: linear(torch.ones(1, 4), GOOD, "none", torch.ones(2, 3)), "residual must be"),
+        ((torch.ones(3), None, "int8"), "weight must be .* got 1 dimensions"),
+        ((torch.ones(0, 4), None, "int8"), "weight must be .* both at least 1"),
+        ((torch.ones(3, 0), None, "int8"), "weight must be .* both at least 1"),
+        ((torch.ones(3, 4).half(), None, "int8"), "weight must be float32 or bfloat16; got Half"),
+        ((ONE.expand(1 << 31, 1), torch.ones(2), "float32"), "outputs must be in 1..2147483647"),
+        ((ONE.expand(1, 1 << 31), torch.ones(2), "float32"), "inputs must be in 1..2147483647"),
+        ((torch.ones(1, 65537), None, "int8"), "inputs must be in 1..65536"),
+        ((torch.ones(3, 4), torch.ones(4), "int8"), r"bias must be \[3\]"),
+        ((torch.ones(3, 4), torch.ones(3, 1), "int8"), r"bias must be \[3\]; got 2 dimensions"),
+        ((torch.ones(3, 4), torch.ones(3).half(), "int8"), "bias must be float32 or"),
+        ((torch.ones(3, 4), None, "int4"), "dtype must be .* got int4"),
+        ((torch.full((3, 4), torch.nan), None, "int8"), "weight must be finite"),
+        ((torch.full((3, 4), torch.inf), None, "int8"), "weight must be finite"),
     ],
 )
-def test_bad_arguments_are_refused(call, words):
+def test_what_cannot_be_packed_is_refused(arguments, words):
     with pytest.raises(RuntimeError, match=words):
-        call()
+        pack(*arguments)
 
 
-GOOD = pack(torch.ones(3, 4), None, "float32")
+@pytest.mark.parametrize(
+    ("packed", "words"),
+    [
+        (GOOD.view(torch.float32), "packed must be what"),
+        (GOOD[None], "packed must be what"),
+        (torch.cat([GOOD, GOOD])[::2], "packed must be what"),
+        (GOOD[:63], "packed must be what"),
+        (torch.zeros_like(GOOD), "packed must be what"),
+        (GOOD[:-1], "packed is damaged"),
+        (altered(GOOD, outputs=49), "packed is damaged"),
+        # Each of these has as many bytes as such numbers would need.
+        (altered(pack(torch.ones(3, 4), None, "bfloat16"), packing=3), "packed is damaged"),
+        (altered(pack(torch.ones(3, 4), None, "bfloat16"), packing=-1), "packed is damaged"),
+        (altered(GOOD[:64], outputs=0, bytes=64), "packed is damaged"),
+        (altered(GOOD[:256], inputs=0, bytes=256), "packed is damaged"),
+        (altered(GOOD[:64], outputs=HUGE, inputs=1, bytes=64), "packed is damaged"),
+        (altered(GOOD[:256], inputs=1 << 62, bytes=256), "packed is damaged"),
+    ],
+)
+def test_what_pack_linear_did_not_make_is_refused(packed, words):
+    with pytest.raises(RuntimeError, match=words):
+        linear(torch.ones(1, 4), packed, "none", None)
+
+
+@pytest.mark.parametrize(
+    ("x", "activation", "residual", "words"),
+    [
+        (torch.ones(1, 5), "none", None, r"x must be float32 \[rows, 4\]"),
+        (torch.ones(1, 4, dtype=torch.int32), "none", None, "x must be .* got Int "),
+        (torch.ones(1, 4, 1), "none", None, "x must be .* got Float with 3 dimensions"),
+        (torch.ones(4, 4).T, "none", None, "x must be .* contiguous"),
+        (torch.ones(2, 4), "none", torch.ones(1, 3), r"residual must be float32 \[2, 3\]"),
+        (torch.ones(1, 4), "none", torch.ones(1, 4), r"residual must be float32 \[1, 3\]"),
+        (torch.ones(1, 4), "tanh", None, "activation must be .* got tanh"),
+    ],
+)
+def test_bad_operands_are_refused(x, activation, residual, words):
+    with pytest.raises(RuntimeError, match=words):
+        linear(x, GOOD, activation, residual)
 
 
 def test_an_unknown_instruction_set_is_refused():
