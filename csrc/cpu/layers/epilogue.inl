@@ -38,6 +38,15 @@ EEFAST_INLINE Float load_some(const float* from, int64_t count) {
   return value;
 }
 
+// The first `count` elements alone.
+EEFAST_INLINE void store_some(float* to, Float value, int64_t count) {
+  if (count >= kWidth) {
+    store(to, value);
+  } else {
+    __builtin_memcpy(to, &value, count * sizeof(float));
+  }
+}
+
 void to_bfloat16(const float* row, int64_t width, int64_t padded, uint16_t* out) {
   for (int64_t i = 0; i < padded; i += kWidth) {
     const Float x = load_some(row + i, width - i);
@@ -130,31 +139,47 @@ EEFAST_INLINE void with(Activation activation, const Body& body) {
   }
 }
 
+// activation(sum + bias) of one vector of a row's outputs; `zero` and `scale` are the row's.
 template <Packing kPacking, Activation kActivation>
-void finish_with(const Panel& p, int64_t first, int rows, const std::byte* sums) {
+EEFAST_INLINE Float finished(
+    const std::byte* sums, const float* bias, const float* scales, const int32_t* column_sums,
+    int64_t column, int32_t zero, float scale) {
+  Float sum;
+  if constexpr (kPacking == Packing::kInt8) {
+    Integer whole, columns;
+    __builtin_memcpy(&whole, sums, sizeof whole);
+    __builtin_memcpy(&columns, column_sums + column, sizeof columns);
+    sum = __builtin_convertvector(whole - zero * columns, Float) * (scale * load(scales));
+  } else {
+    __builtin_memcpy(&sum, sums, sizeof sum);
+  }
+  return activate<kActivation>(load(bias) + sum);
+}
+
+template <Packing kPacking, Activation kActivation>
+void finish_with(const Panel& panel, int64_t first, int rows, const std::byte* sums) {
+  const Panel p = panel;  // a copy, which `out` cannot overlap
+  constexpr bool kInt8 = kPacking == Packing::kInt8;
   for (int r = 0; r < rows; ++r) {
-    const int64_t row = first + r, at = row * p.out_stride;
-    for (int64_t c = 0; c < p.columns; c += kWidth) {
-      Float x = load(p.bias + c);
-      if constexpr (kPacking == Packing::kInt8) {
-        Integer sum, column_sum;
-        __builtin_memcpy(&sum, sums + r * kPanelRow + 4 * c, sizeof sum);
-        __builtin_memcpy(&column_sum, p.column_sums + c, sizeof column_sum);
-        sum -= p.row_zeros[row] * column_sum;
-        x += __builtin_convertvector(sum, Float) * (p.row_scales[row] * load(p.scales + c));
-      } else {
-        Float sum;
-        __builtin_memcpy(&sum, sums + r * kPanelRow + 4 * c, sizeof sum);
-        x += sum;
-      }
-      x = activate<kActivation>(x);
-      const int64_t left = p.columns - c;
-      if (p.residual) x += load_some(p.residual + at + c, left);
-      if (left >= kWidth) {
-        store(p.out + at + c, x);
-      } else {
-        __builtin_memcpy(p.out + at + c, &x, left * sizeof(float));
-      }
+    const int64_t row = first + r;
+    const int32_t zero = kInt8 ? p.row_zeros[row] : 0;
+    const float scale = kInt8 ? p.row_scales[row] : 0.0f;
+    float* const out = p.out + row * p.out_stride;
+    const float* const residual = p.residual ? p.residual + row * p.out_stride : nullptr;
+    const std::byte* const of_row = sums + r * kPanelRow;
+    const float* const scales = kInt8 ? p.scales : p.bias;  // other dtypes do not read them
+    int64_t c = 0;
+    for (; c + kWidth <= p.columns; c += kWidth) {
+      Float x = finished<kPacking, kActivation>(
+          of_row + 4 * c, p.bias + c, scales + c, p.column_sums, c, zero, scale);
+      if (residual) x += load(residual + c);
+      store(out + c, x);
+    }
+    if (const int64_t left = p.columns - c; left > 0) {
+      Float x = finished<kPacking, kActivation>(
+          of_row + 4 * c, p.bias + c, scales + c, p.column_sums, c, zero, scale);
+      if (residual) x += load_some(residual + c, left);
+      store_some(out + c, x, left);
     }
   }
 }

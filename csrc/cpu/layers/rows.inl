@@ -20,14 +20,6 @@ EEFAST_INLINE float sum_of(const float* row, int64_t width, float less) {
   return across_lanes<Sum>(sums);
 }
 
-EEFAST_INLINE void store_some(float* to, Float value, int64_t count) {
-  if (count >= kWidth) {
-    store(to, value);
-  } else {
-    __builtin_memcpy(to, &value, count * sizeof(float));
-  }
-}
-
 void normalise(
     const float* row, int64_t width, const float* weight, const float* bias, float eps,
     float* out) {
