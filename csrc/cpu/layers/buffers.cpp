@@ -25,9 +25,9 @@ Tensor buffer_of(int64_t bytes) {
       ScalarType::Byte, static_cast<void (*)(void*)>(std::free));
 }
 
-Bytes bytes_of(const char* name, const Tensor& packed) {
+Bytes bytes_of(const char* name, const Tensor& packed, const char* maker) {
   if (packed.scalar_type() != ScalarType::Byte || packed.dim() != 1 || !packed.is_contiguous()) {
-    fail(name, " must be a packed buffer: uint8 [bytes], contiguous; got ",
+    fail(name, " must be what ", maker, " returned, uint8 [bytes], contiguous; got ",
          torch::headeronly::toString(packed.scalar_type()), " with ", packed.dim(), " dimensions");
   }
   return {static_cast<std::byte*>(const_cast<void*>(packed.const_data_ptr())), packed.numel()};

@@ -23,8 +23,8 @@ struct Bytes {
   int64_t count;
 };
 
-// Of a packed buffer; refuses what is no contiguous uint8 [bytes].
-Bytes bytes_of(const char* name, const Tensor& packed);
+// Of a packed buffer; refuses what is no contiguous uint8 [bytes]. `maker` is the op that makes it.
+Bytes bytes_of(const char* name, const Tensor& packed, const char* maker = "pack_linear");
 
 // The packed linear layer at the beginning of some bytes, with its header checked.
 PackedLinear linear_in(const char* name, const Bytes& bytes);
