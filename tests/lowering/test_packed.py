@@ -365,7 +365,7 @@ def test_what_cannot_be_packed_runs_as_before_and_says_why():
     assert "not in float16" in half.lowering
 
 
-@pytest.mark.parametrize("dtype", ["fp8", "linear", 3, torch.int64])
+@pytest.mark.parametrize("dtype", ["fp8", "linear", 3, torch.int64, torch.complex64])
 def test_an_unknown_dtype_is_refused(dtype):
     with pytest.raises(TypeError, match="dtype must be 'float32', 'bfloat16', 'int8'"):
         eefast.compile(tiny_model(), MIXED, dtype=dtype)

@@ -248,12 +248,11 @@ def test_empty_batch(model, impl):
 @pytest.mark.parametrize("impl", IMPLS)
 def test_bfloat16(impl):
     """Exits may differ from float32's, but not from those of the same bfloat16 model."""
-    model = tiny_model()
-    fast = compile(model, Confidence(0.7), dtype=torch.bfloat16, impl=impl)
+    model = tiny_model().to(torch.bfloat16)
+    fast = compile(model, Confidence(0.7), impl=impl)
     assert fast.dtype == torch.bfloat16
-    assert model.dtype == torch.float32
     inputs = inputs_for(model, 24)
-    trace = record_trace(fast.model, [{**inputs, "labels": torch.zeros(24, dtype=torch.int64)}])
+    trace = record_trace(model, [{**inputs, "labels": torch.zeros(24, dtype=torch.int64)}])
     sure = (trace.logits.softmax(-1).amax(-1) - 0.7).abs().amin(0) > 0.05  # bf16 heads round
     assert sure.sum() > 4
     out = fast(**inputs)
