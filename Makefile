@@ -42,7 +42,7 @@ study: setup
 	$(BIN)/pip install -c constraints.txt --no-deps $(STUDY)
 	$(BIN)/python -m bench.policy_study
 
-# Times full depth against OpenVINO, ONNX Runtime and torch.compile, in about 40 minutes, and writes
+# Times full depth against OpenVINO, ONNX Runtime and torch.compile, in about 45 minutes, and writes
 # docs/cpu_peers.md. Nothing else should run meanwhile. Its packages are no part of setup.
 peers: setup
 	$(BIN)/pip install -c constraints.txt --no-build-isolation -e '.[peers]'

@@ -1,7 +1,7 @@
 """eefast at full depth against the engines that are deployed on CPUs, batch 1.
 
-    make peers                            # or, with eefast[peers] installed:
-    python -m bench.cpu_peers             # about 40 minutes; nothing else should run meanwhile
+    make peers                            # or, with the extra [peers] installed:
+    python -m bench.cpu_peers             # about 45 minutes; nothing else should run meanwhile
     python -m bench.cpu_peers --results   # the page again, from the committed figures
 
 Random weights of BERT-base's and MiniLM-L12's shape, the same in all engines. Every engine runs in
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.results:
         missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
         if missing:
-            sys.exit(f"{', '.join(missing)} not installed: pip install 'eefast[peers]'")
+            sys.exit(f"{', '.join(missing)} not installed: `make peers`, or the extra [peers]")
         measure(options.rounds)
     write_whole(PAGE, markdown(json.loads(RESULTS.read_text())))
     print(PAGE)

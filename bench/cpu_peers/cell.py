@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -50,7 +51,7 @@ def measured(setup: Setup, failed: Mapping[str, str], rounds: int) -> dict[str, 
             for name, worker in workers.items()
             if "error" not in found[name]
         }
-        print(f"{title}: timing", flush=True)
+        print(f"{title}: timing", file=sys.stderr, flush=True)
         times = take_turns(timed, {"": _ms}, (None,), rounds=(rounds, rounds), progress=True)[""]
     for name, ms in times.items():
         if "error" not in found[name]:

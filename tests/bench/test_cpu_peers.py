@@ -169,9 +169,7 @@ def test_results_rewrites_the_page(tmp_path, monkeypatch):
 
 def test_missing_packages_are_named_before_anything_is_measured(monkeypatch):
     monkeypatch.setattr(command, "PACKAGES", ("torch", "not_a_package"))
-    with pytest.raises(
-        SystemExit, match=r"not_a_package not installed: pip install 'eefast\[peers\]'"
-    ):
+    with pytest.raises(SystemExit, match=r"^not_a_package not installed: .*the extra \[peers\]"):
         command.main([])
 
 
