@@ -50,7 +50,7 @@ def ours(precision: Precision) -> Callable[[Setup], dict[str, Run]]:
         last = SHAPES[setup.shape]["num_hidden_layers"]
         model = eefast.attach_exits(make(setup.shape), exits=[last], head="pooler", init="keep")
         fast = eefast.compile(model, Never(), dtype=precision)
-        return {"": lambda **inputs: fast(**inputs).logits}
+        return {fast.lowering: lambda **inputs: fast(**inputs).logits}
 
     return ways
 
