@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,12 @@ _NAMES = ["input_ids", "attention_mask"]
 
 
 def export(shape: str, folder: Path) -> dict[str, str]:
-    """Write all files to a folder, and say what could not be written, and why."""
+    """Write all files to a folder, and say what could not be written, and why.
+
+    In a process of its own: OpenVINO and NNCF report every use to their makers, in processes that
+    compete with this one. They do without where that package is missing, and here it is.
+    """
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     failed = {}
     for name, write in EXPORTS.items():
         try:
