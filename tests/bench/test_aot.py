@@ -1,6 +1,8 @@
 """docs/aot.md is of these kernels, of which some are compiled again; none uses local memory."""
 
+import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +15,6 @@ from bench.aot.resources import of_amdgcn
 from bench.aot.variants import Variant
 
 ROOT = Path(__file__).parents[2]
-
-
-def run(*arguments):
-    """Python without Triton's interpreter, which these tests otherwise run under."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
 
 
 PAGE = (ROOT / "docs" / "aot.md").read_text()
@@ -57,22 +51,52 @@ AGAIN = {
 }
 
 
-def test_some_kernels_compiled_again_are_as_the_page_says():
-    program = f"""
-from bench.aot.compile import cuda_kernels, triton_kernels
+PROGRAM = f"""
+import json
+import torch
 from bench.aot import nvcc
-from bench.aot.variants import variants
+from bench.aot.compile import cuda_kernels, triton_kernels
+from bench.aot.record import recorded_launches
+from bench.aot.variants import Variant, variants
+from eefast.kernels import launch, launch_exit_step
+
+again = []
 for target, name in {AGAIN}.items():
     some = [v for v in variants() if v.name == name]
     for impl, variant, kernel, resources in triton_kernels(target, some):
-        print(f"{{impl}} {{kernel}}", variant, target, resources, sep=";")
+        again.append([f"{{impl}} {{kernel}}", variant, target, str(resources)])
 if nvcc.compiler() is not None:
     for impl, variant, kernel, resources in cuda_kernels("sm_90"):
-        print(f"{{impl}} {{kernel}}", variant, "sm_90", resources, sep=";")
+        again.append([f"{{impl}} {{kernel}}", variant, "sm_90", str(resources)])
+
+with recorded_launches("sm_90") as launches:
+    for batch in (1, 2, 16, 17):
+        for classes in (2, 300):
+            launch_exit_step(*Variant("pooler", torch.bfloat16, 64, classes, batch).arguments())
+
+launch._BLOCK_K_REGISTERS = 128
+some = [v for v in variants() if v.width == 767]
+print(json.dumps(dict(
+    again=again,
+    batches=[len(launches), len(set(launched.kernel.hash for launched in launches))],
+    spilled=[k.variant for k in triton_kernels("sm_89", some) if k.resources.local_bytes],
+)))
 """
-    done = run("-c", program)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """What PROGRAM says without Triton's interpreter, which these tests otherwise run under."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    found = [line.split(";") for line in done.stdout.splitlines()]
+    return json.loads(done.stdout)
+
+
+def test_some_kernels_compiled_again_are_as_the_page_says(compiled):
+    found = compiled["again"]
     assert not [row for row in found if "local" in row[-1]]
     assert {target for _, _, target, _ in found} == set(AGAIN)
     if compilers() not in PAGE:
@@ -82,44 +106,20 @@ if nvcc.compiler() is not None:
         assert page[kernel, variant, target] == resources
 
 
-def test_a_spill_is_found():
-    planted = """
-from bench.aot.compile import triton_kernels
-from bench.aot.variants import variants
-from eefast.kernels import launch
-launch._BLOCK_K_REGISTERS = 128
-some = [v for v in variants() if v.width == 767]
-print([k.variant for k in triton_kernels("sm_89", some) if k.resources.local_bytes])
-"""
-    done = run("-c", planted)
-    assert "D=767 C=1001" in done.stdout, done.stderr[-2000:]
+def test_a_spill_is_found(compiled):
+    assert any("D=767 C=1001" in variant for variant in compiled["spilled"])
 
 
-def test_batches_share_their_kernels():
+def test_batches_share_their_kernels(compiled):
     """A batch of another size must not compile, least of all in a capture."""
-    program = """
-import torch
-from bench.aot.record import recorded_launches
-from bench.aot.variants import Variant
-from eefast.kernels import launch_exit_step
-with recorded_launches("sm_90") as launches:
-    for batch in (1, 2, 16, 17):
-        for classes in (2, 300):
-            launch_exit_step(*Variant("pooler", torch.bfloat16, 64, classes, batch).arguments())
-print(len(launches), len({launch.kernel.hash for launch in launches}))
-"""
-    done = run("-c", program)
     # Of each size two and three launches; the pooler's kernel is one for both heads.
-    assert done.stdout.split() == ["20", "4"], done.stderr[-2000:]
+    assert compiled["batches"] == [20, 4]
 
 
-def test_the_interpreter_is_refused():
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.aot"],
-        cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode != 0
-    assert "TRITON_INTERPRET" in done.stderr
+def test_the_interpreter_is_refused(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with pytest.raises(SystemExit, match="TRITON_INTERPRET=1 is set"):
+        runpy.run_module("bench.aot", run_name="__main__")
 
 
 def test_bytes_are_those_of_the_tensors():

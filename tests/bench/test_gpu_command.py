@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -13,23 +14,18 @@ from bench.gpu import __main__ as command
 from bench.gpu import environment, gpu_tests, nvml, sections
 
 ROOT = Path(__file__).parents[2]
-NO_GPU = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
 
 
-def python(*arguments):
-    return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env=NO_GPU, capture_output=True, text=True
-    )
-
-
-def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path):
+def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    done = python("-m", "bench.gpu", "--out", str(out))
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [
-        "bench.gpu: there is no CUDA device here; nothing was measured"
-    ]
-    assert done.stdout == ""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["bench.gpu", "--out", str(out)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(command.__file__, run_name="__main__")
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.err == "bench.gpu: there is no CUDA device here; nothing was measured\n"
+    assert printed.out == ""
     assert not out.exists()
 
 
@@ -54,7 +50,10 @@ for module in pkgutil.iter_modules(bench.gpu.__path__):
 assert not torch.cuda.is_initialized()
 print("well")
 """
-    done = python("-c", program)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert done.stdout.strip() == "well", done.stderr[-2000:]
 
 

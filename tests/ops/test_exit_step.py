@@ -21,23 +21,38 @@ from tests.ops.cases import (
     table_of,
 )
 
+
+def few_rows(impl, otherwise):
+    """Triton's interpreter runs programs, one a row, in 30 ms each."""
+    return 4 if impl == "triton" else otherwise
+
+
 # Those that need neither votes nor a learned score; test_parts.py has the others.
 KINDS = [(keep, gain) for keep in Keep for gain in Gain if goes_together(Recurrence(keep, gain))]
 
+# Every pair of a width, a number of classes, and whether there is a pooler.
+SIZES = [
+    (d, exit, c, (i + j) % 2 == 1)
+    for i, (d, exit) in enumerate([(1, 1), (33, 3), (160, 1)])  # one lane, an odd tail
+    for j, c in enumerate([1, 2, 3, 300])
+]
+
 
 @pytest.mark.parametrize(("impl", "dtype"), IMPLS_AND_DTYPES)
-@pytest.mark.parametrize("pooler", [False, True])
-@pytest.mark.parametrize(("d", "exit"), [(1, 1), (33, 3), (160, 1)])  # one lane, an odd tail
-@pytest.mark.parametrize("c", [1, 2, 3, 300])
+@pytest.mark.parametrize(("d", "exit", "c", "pooler"), SIZES)
 def test_sizes(impl, dtype, pooler, d, c, exit):
+    rows = few_rows(impl, 7)
     check(
-        impl, make_hidden(7, d, dtype), make_head(d, c, dtype, pooler),
-        table_of(3, threshold=0.45), ExitState.start(7, c, 3),
+        impl, make_hidden(rows, d, dtype), make_head(d, c, dtype, pooler),
+        table_of(3, threshold=0.45), ExitState.start(rows, c, 3),
         exit=exit, layer=exit, keep=Keep.AGREE, gain=Gain.CONFIDENCE,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("impl", "dtype"), IMPLS_AND_DTYPES)
+BERT = [(impl, dtype) for impl, dtype in IMPLS_AND_DTYPES if dtype != torch.float16]
+
+
+@pytest.mark.parametrize(("impl", "dtype"), BERT)
 def test_the_size_of_bert(impl, dtype):
     check(
         impl, make_hidden(3, 768, dtype), make_head(768, 3, dtype, pooler=True),
@@ -49,7 +64,7 @@ def test_the_size_of_bert(impl, dtype):
 @pytest.mark.parametrize("impl", IMPLS)
 def test_thousands_of_classes(impl):
     check(
-        impl, make_hidden(2, 8), make_head(8, 4096), table_of(1), ExitState.start(2, 4096, 1),
+        impl, make_hidden(2, 8), make_head(8, 6000), table_of(1), ExitState.start(2, 6000, 1),
         exit=1, layer=1, keep=Keep.AGREE, gain=Gain.CONFIDENCE,
     )  # fmt: skip
 
@@ -104,8 +119,8 @@ def test_one_output_agrees_where_it_moves_by_less_than_tau(impl, kind):
     [(*kind, False) for kind in KINDS] + [(*kind, True) for kind in KINDS if kind[0] is Keep.AGREE],
 )
 def test_every_kind_over_all_exits(impl, keep, gain, strict):
-    exits, samples = 3, 16
-    threshold = -0.5 if gain is Gain.NEGATIVE_ENTROPY else 1.25
+    exits, samples = 3, few_rows(impl, 16)
+    threshold = -0.5 if gain is Gain.NEGATIVE_ENTROPY else 1.5  # what two indicators reach
     table = table_of(exits, weight=0.75, threshold=threshold)
     state = ExitState.start(samples, 3, exits)
     for exit in range(1, exits + 1):
@@ -279,10 +294,11 @@ def test_the_head_reads_the_token_asked_for(impl, dtype, pooler):
     head = make_head(33, 3, dtype, pooler)
     step = dict(exit=2, layer=2, keep=Keep.NEVER, gain=Gain.ONE)
     start = ExitState.start(4, 3, 2)
-    for offsets in (ends - lengths, ends - 1, torch.tensor([10, 0, 4, 4])):
-        got = check(impl, tokens, head, table_of(2), start, offsets=offsets, **step)
-        alone = run(impl, tokens[offsets], head, table_of(2), start, **step)
-        torch.testing.assert_close(got.logits, alone.logits)
+    check(impl, tokens, head, table_of(2), start, offsets=ends - lengths, **step)
+    offsets = torch.tensor([10, 0, 4, 4])
+    got = check(impl, tokens, head, table_of(2), start, offsets=offsets, **step)
+    alone = run(impl, tokens[offsets], head, table_of(2), start, **step)
+    torch.testing.assert_close(got.logits, alone.logits)
     # By row of the call, whichever sample that is.
     rows, two = torch.tensor([3, 1]), torch.tensor([6, 2])
     check(impl, tokens, head, table_of(2), start, offsets=two, rows=rows, **step)
@@ -313,8 +329,8 @@ def test_entropy_is_accurate_when_one_logit_dominates(impl, c, gap):
 @pytest.mark.parametrize(("impl", "dtype"), IMPLS_AND_DTYPES)
 @pytest.mark.parametrize("pooler", [False, True])
 def test_a_row_alone_gives_what_it_gives_in_a_batch(impl, pooler, dtype):
-    # All that cuda takes; one more than cpp takes at a time; the interpreter is slow.
-    rows = {"cuda": 32, "triton": 9}.get(impl, 33)
+    # All that cuda takes; one more than cpp takes at a time.
+    rows = few_rows(impl, 32 if impl == "cuda" else 33)
     hidden, head = make_hidden(rows, 96, dtype), make_head(96, 5, dtype, pooler)
     table = table_of(1)
     step = dict(exit=1, layer=1, keep=Keep.NEVER, gain=Gain.CONFIDENCE)

@@ -1,13 +1,11 @@
 """A right driver on the stand-in answers as a loop over layers, for every family."""
 
-from functools import cache
-
 import pytest
 import torch
 
 from eefast import attach_exits
 from eefast.policies import Confidence, Never
-from tests.backbones.families import CAPTURED, build, grid_id, tokens
+from tests.backbones.families import CAPTURED, build, tokens
 from tests.models import tiny_model
 from tests.runtime.graph.stand_in.answers import MIXED, SAMPLES, assert_same, model, samples, wanted
 from tests.runtime.graph.stand_in.driver import Driver, eager
@@ -33,18 +31,20 @@ def test_the_right_driver_answers_as_the_eager_loop(watched):
     assert driver.device.replays == graph.replays == SAMPLES
 
 
-@cache
-def family_model(name, attention, dtype):
+def family_model(name, attention):
     made = attach_exits(build(name, attention)).eval()
     with torch.no_grad():
         for classifier in made.heads.classifiers:
             classifier.weight.normal_(0, 0.3)
-    return made.to(dtype)
+    return made
 
 
-@pytest.mark.parametrize(("name", "attention", "dtype"), CAPTURED, ids=grid_id)
-def test_every_backbone_can_be_captured(name, attention, dtype):
-    made = family_model(name, attention, dtype)
+@pytest.mark.parametrize(
+    ("name", "attention"), [pair for *pair, dtype in CAPTURED if dtype == torch.float32]
+)
+def test_every_backbone_can_be_captured(name, attention):
+    """In bfloat16 too by the runtime itself: tests/runtime/graph/test_runtime.py."""
+    made = family_model(name, attention)
     batches = [tokens(padding="right"), tokens(padding="left")]
     for policy in (Never(), Confidence(0.55)):
         driver = Driver(made, policy, batches[0])
