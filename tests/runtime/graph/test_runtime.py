@@ -68,7 +68,7 @@ def test_every_family(family, attention, dtype, nodes):
 
 
 @pytest.mark.parametrize("policy", [*POLICIES, MIXED, Confidence(0.0)], ids=repr)
-@pytest.mark.parametrize(("samples", "nodes"), zip((1, 24), NODES, strict=True))
+@pytest.mark.parametrize(("samples", "nodes"), [(1, NODES[0]), (24, NODES[1])])
 def test_it_answers_as_the_direct_runtime(model, policy, samples, nodes):
     fast, _ = compiled(model, policy, nodes=nodes)
     for seed in range(3):
