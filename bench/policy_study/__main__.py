@@ -1,7 +1,7 @@
 """Every system of the papers on real data: trained, calibrated, and compared with fixed depth.
 
     python -m bench.policy_study             # the movie reviews, one seed: about 40 minutes
-    python -m bench.policy_study --all       # everything: about eight hours
+    python -m bench.policy_study --all       # everything: hours
     python -m bench.policy_study --results   # all tables again, from the committed traces
 
 Trainings are kept in XDG_CACHE_HOME/eefast/study; what is finished is not done again, what was
