@@ -87,7 +87,7 @@ def test_every_instruction_set(use, instruction_set, name, precision):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ["bert", "modernbert", "albert-blocks"])
-@torch.no_grad()  # shared models must not be made of inference tensors
+@torch.no_grad()
 def test_layers_at_once_are_one_after_the_other(name, precision):
     fast = packed(case(name, "eager")[0], precision)
     hidden, context = fast.start(tokens(3, 9, "right"))
@@ -100,7 +100,7 @@ def test_layers_at_once_are_one_after_the_other(name, precision):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("instruction_set", SETS)
-@torch.no_grad()  # shared models must not be made of inference tensors
+@torch.no_grad()
 def test_a_batch_gives_what_its_samples_give_alone(use, instruction_set, precision):
     use(instruction_set)
     fast = packed(case("bert", "eager")[0], precision)
@@ -114,7 +114,7 @@ def test_a_batch_gives_what_its_samples_give_alone(use, instruction_set, precisi
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@torch.no_grad()  # shared models must not be made of inference tensors
+@torch.no_grad()
 def test_long_texts_and_threads(precision):
     """Enough work for several threads, which share it another way each time."""
     model = tiny_model()
