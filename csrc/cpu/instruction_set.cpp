@@ -129,4 +129,13 @@ std::string use_layer_kernels(const std::string& name) {
       "instruction set '" + name + "' does not run on this processor; these do: " + known);
 }
 
+std::string layer_kernel_of(Packing packing) {
+  const auto index = static_cast<int>(packing);
+  std::string name;
+  for (const LayerKernels& kernels : supported_layer_kernels()) {  // the owner is the worst of these
+    if (kernels.multiply[index] == active_layer_kernels().multiply[index]) name = kernels.name;
+  }
+  return name;
+}
+
 }  // namespace eefast::cpu

@@ -26,4 +26,7 @@ const std::vector<LayerKernels>& supported_layer_kernels();
 const LayerKernels& active_layer_kernels();
 std::string use_layer_kernels(const std::string& name);
 
+// The instruction set whose kernel multiplies in this packing.
+std::string layer_kernel_of(Packing packing);
+
 }  // namespace eefast::cpu

@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-import eefast.ops  # noqa: F401  (registers the ops)
 from eefast.backbones import Backbone, Context, Inputs
 from eefast.lowering.families import program_of
 from eefast.lowering.program import Block, Linear, Norm, NotLowered, Program
+from eefast.ops import _native
 
 Precision = Literal["float32", "bfloat16", "int8"]
 """Of the products of linear layers. Sums, norms, activations and attention are in float32."""
@@ -30,8 +30,7 @@ class PackedLayers:
             zero point per token.
 
     Raises:
-        RuntimeError: the package was built without its C++ part, or weights that int8 cannot hold:
-            infinite ones, or NaN.
+        RuntimeError: weights that int8 cannot hold: infinite ones, or NaN.
     """
 
     def __init__(self, program: Program, precision: Precision) -> None:
@@ -47,7 +46,7 @@ class PackedLayers:
         self._runs: dict[range, list[Tensor]] = {}
 
     def __str__(self) -> str:
-        return f"{self.precision} on {torch.ops.eefast.cpp_layer_instruction_sets()[0]}"
+        return f"{self.precision} on {torch.ops.eefast.cpp_layer_kernel(self.precision)}"
 
     @property
     def bytes(self) -> int:
@@ -180,5 +179,7 @@ def _vectors(norm: Norm | None, width: int) -> tuple[Tensor, Tensor]:
 
 def pack(backbone: Backbone, precision: Precision) -> PackedLayers | NotLowered:
     """A backbone's layers as they are now, packed, or why they cannot be."""
+    if not _native.AVAILABLE:
+        return NotLowered("eefast's C++ extension is not built here")
     program = program_of(backbone)
     return program if isinstance(program, NotLowered) else PackedLayers(program, precision)

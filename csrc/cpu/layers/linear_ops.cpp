@@ -16,13 +16,15 @@ Tensor float_values(const char* name, const Tensor& tensor) {
   return torch::stable::contiguous(torch::stable::to(tensor, ScalarType::Float));
 }
 
+Packing packing_of(const std::string& dtype) {
+  if (dtype == "float32") return Packing::kFloat32;
+  if (dtype == "bfloat16") return Packing::kBFloat16;
+  if (dtype == "int8") return Packing::kInt8;
+  fail("dtype must be float32, bfloat16 or int8; got ", dtype);
+}
+
 Tensor pack_linear(const Tensor& weight, std::optional<Tensor> bias, std::string dtype) {
-  const Packing packing = dtype == "float32" ? Packing::kFloat32
-      : dtype == "bfloat16"                  ? Packing::kBFloat16
-                                             : Packing::kInt8;
-  if (packing == Packing::kInt8 && dtype != "int8") {
-    fail("dtype must be float32, bfloat16 or int8; got ", dtype);
-  }
+  const Packing packing = packing_of(dtype);
   if (weight.dim() != 2 || weight.size(0) < 1 || weight.size(1) < 1) {
     fail("weight must be [outputs, inputs], both at least 1; got ", weight.dim(), " dimensions, ",
          weight.numel(), " elements");
@@ -70,6 +72,8 @@ std::vector<std::string> layer_instruction_sets() {
   return names;
 }
 
+std::string layer_kernel(std::string dtype) { return layer_kernel_of(packing_of(dtype)); }
+
 }  // namespace
 }  // namespace eefast::cpu
 
@@ -78,6 +82,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(eefast, m) {
   m.def("pack_linear(Tensor weight, Tensor? bias, str dtype) -> Tensor");
   m.def(
       "packed_linear(Tensor x, Tensor packed, str activation, Tensor? residual=None) -> Tensor");
+  // The instruction set whose kernel runs layers of this dtype.
+  m.def("cpp_layer_kernel(str dtype) -> str");
   // For tests and benchmarks, as cpp_instruction_sets and cpp_use_instruction_set.
   m.def("cpp_layer_instruction_sets() -> str[]");
   m.def("cpp_use_layer_instruction_set(str name) -> str");
@@ -89,6 +95,7 @@ STABLE_TORCH_LIBRARY_IMPL(eefast, CPU, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(eefast, CompositeExplicitAutograd, m) {
+  m.impl("cpp_layer_kernel", TORCH_BOX(&eefast::cpu::layer_kernel));
   m.impl("cpp_layer_instruction_sets", TORCH_BOX(&eefast::cpu::layer_instruction_sets));
   m.impl("cpp_use_layer_instruction_set", TORCH_BOX(&eefast::cpu::use_layer_kernels));
 }
