@@ -71,33 +71,17 @@ def _bert(layer: Any, config: Any) -> Block:
     if layer.add_cross_attention or layer.is_decoder:
         raise CannotLowerError("it is a decoder's")
     inner, after = layer.attention.self, layer.attention.output
-    heads, head_dim = inner.num_attention_heads, inner.attention_head_size
-    return Block(
-        Attention(
-            linear(inner.query, inner.key, inner.value),
-            linear(after.dense),
-            heads,
-            head_dim,
-            inner.scaling,
-        ),
-        _two_linears(layer),
-        norm(after.LayerNorm),
-        norm(layer.output.LayerNorm),
-        pre_norm=False,
-    )
-
-
-def _two_linears(layer: Any) -> FeedForward:
-    return FeedForward(
-        linear(layer.intermediate.dense),
-        linear(layer.output.dense),
-        activation(layer.intermediate.intermediate_act_fn),
+    return _post_norm(
+        _attention(inner, (inner.query, inner.key, inner.value), after.dense),
+        _feed_forward_of_bert(layer),
+        after.LayerNorm,
+        layer.output.LayerNorm,
     )
 
 
 def _distilbert(layer: Any, config: Any) -> Block:
     inner, feed = layer.attention, layer.ffn
-    return Block(
+    return _post_norm(
         Attention(
             linear(inner.q_lin, inner.k_lin, inner.v_lin),
             linear(inner.out_lin),
@@ -106,44 +90,57 @@ def _distilbert(layer: Any, config: Any) -> Block:
             inner.scaling,
         ),
         FeedForward(linear(feed.lin1), linear(feed.lin2), activation(feed.activation)),
-        norm(layer.sa_layer_norm),
-        norm(layer.output_layer_norm),
-        pre_norm=False,
+        layer.sa_layer_norm,
+        layer.output_layer_norm,
     )
 
 
 def _albert(layer: Any, config: Any) -> Block:
     inner = layer.attention
-    return Block(
-        Attention(
-            linear(inner.query, inner.key, inner.value),
-            linear(inner.dense),
-            inner.num_attention_heads,
-            inner.attention_head_size,
-            inner.scaling,
-        ),
+    return _post_norm(
+        _attention(inner, (inner.query, inner.key, inner.value), inner.dense),
         FeedForward(linear(layer.ffn), linear(layer.ffn_output), activation(layer.activation)),
-        norm(inner.LayerNorm),
-        norm(layer.full_layer_layer_norm),
-        pre_norm=False,
+        inner.LayerNorm,
+        layer.full_layer_layer_norm,
     )
 
 
 def _mpnet(layer: Any, config: Any) -> Block:
     inner = layer.attention.attn
-    return Block(
-        Attention(
-            linear(inner.q, inner.k, inner.v),
-            linear(inner.o),
-            inner.num_attention_heads,
-            inner.attention_head_size,
-            1 / math.sqrt(inner.attention_head_size),
-        ),
-        _two_linears(layer),
-        norm(layer.attention.LayerNorm),
-        norm(layer.output.LayerNorm),
-        pre_norm=False,
+    scale = 1 / math.sqrt(inner.attention_head_size)
+    return _post_norm(
+        _attention(inner, (inner.q, inner.k, inner.v), inner.o, scale),
+        _feed_forward_of_bert(layer),
+        layer.attention.LayerNorm,
+        layer.output.LayerNorm,
     )
+
+
+def _attention(
+    inner: Any, qkv: tuple[nn.Module, ...], output: nn.Module, scale: float | None = None
+) -> Attention:
+    """Of a module that names its heads as BERT's does."""
+    return Attention(
+        linear(*qkv),
+        linear(output),
+        inner.num_attention_heads,
+        inner.attention_head_size,
+        inner.scaling if scale is None else scale,
+    )
+
+
+def _feed_forward_of_bert(layer: Any) -> FeedForward:
+    return FeedForward(
+        linear(layer.intermediate.dense),
+        linear(layer.output.dense),
+        activation(layer.intermediate.intermediate_act_fn),
+    )
+
+
+def _post_norm(
+    attention: Attention, feed: FeedForward, first: nn.Module, second: nn.Module
+) -> Block:
+    return Block(attention, feed, norm(first), norm(second), pre_norm=False)
 
 
 def _modernbert(layer: Any, config: Any) -> Block:
