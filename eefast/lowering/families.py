@@ -28,7 +28,7 @@ from eefast.backbones.families import (
 )
 from eefast.backbones.families.modernbert import SLIDING, ModernBertContext
 from eefast.backbones.families.mpnet import MPNetContext
-from eefast.lowering.modules import CannotLowerError, activation, check_layer, linear, norm
+from eefast.lowering.modules import CannotLowerError, activation, check_module, linear, norm
 from eefast.lowering.program import (
     Attention,
     Block,
@@ -54,7 +54,7 @@ def program_of(backbone: Backbone) -> Program | NotLowered:
     layers = []
     try:
         for layer in backbone.layer_modules:
-            check_layer(layer, family.classes)
+            check_module(layer, family.classes)
             modules = tuple(family.split(layer))
             for module in modules:
                 if module not in blocks:

@@ -28,29 +28,36 @@ class CannotLowerError(Exception):
     """A module that a program does not describe; the message says why."""
 
 
-def check_layer(layer: nn.Module, classes: tuple[str, ...]) -> None:
-    """Refuse a layer that computes something else than its class and its weights say.
+def check_module(
+    module: nn.Module, classes: tuple[str, ...], also: tuple[type[nn.Module], ...] = ()
+) -> None:
+    """Refuse a layer, or embeddings, that compute something else than class and weights say.
+
+    Args:
+        module: to be lowered.
+        classes: that it may be of, by name.
+        also: what it may have for parts besides linears, layer norms and dropout.
 
     Raises:
-        CannotLowerError: a layer of a class that is not in `classes`; in it, modules of foreign
+        CannotLowerError: a module of a class that is not in `classes`; in it, modules of foreign
             classes (adapters, quantised linears), hooks, a `forward` of its own, training mode, or
             parameters that are not plain tensors.
     """
-    name = type(layer).__name__
-    if name not in classes or not _is_known(layer):
-        raise CannotLowerError(f"a layer is {_class(layer)}; wanted {' or '.join(classes)}")
-    for path, module in layer.named_modules():
+    name = type(module).__name__
+    if name not in classes or not _is_known(module):
+        raise CannotLowerError(f"it is {_class(module)}; wanted {' or '.join(classes)}")
+    for path, part in module.named_modules():
         where = f"{name}.{path}" if path else name
-        if module.training:
+        if part.training:
             raise CannotLowerError(f"{where} is in training mode")
-        if type(module) not in _PLAIN and not _is_known(module):
-            raise CannotLowerError(f"{where} is {_class(module)}")
-        if "forward" in vars(module):
+        if type(part) not in (*_PLAIN, *also) and not _is_known(part):
+            raise CannotLowerError(f"{where} is {_class(part)}")
+        if "forward" in vars(part):
             raise CannotLowerError(f"{where} has a forward of its own")
         for hooks in _HOOKS:
-            if any(map(_changes_something, getattr(module, hooks).values())):
+            if any(map(_changes_something, getattr(part, hooks).values())):
                 raise CannotLowerError(f"{where} has hooks")
-        for parameter in module.parameters(recurse=False):
+        for parameter in part.parameters(recurse=False):
             if type(parameter) is not nn.Parameter or not parameter.is_floating_point():
                 raise CannotLowerError(f"{where} has weights of another kind than plain floats")
             if parameter.is_meta:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from eefast.backbones import Backbone, Context, Inputs
+from eefast.backbones.families import EncoderBackbone
+from eefast.lowering.embeddings import embeddings_of
 from eefast.lowering.families import program_of
 from eefast.lowering.program import Block, Linear, Norm, NotLowered, Program
 from eefast.ops import _native
@@ -134,7 +136,9 @@ class PackedContext(Context):
 
 
 class PackedBackbone(Backbone):
-    """A backbone whose layers are packed: embeddings, masks and readout stay its own.
+    """A backbone whose layers are packed, and its embeddings one op where they are known.
+
+    Masks and readout stay its own.
 
     Args:
         inner: its layers are not run, and need no weights.
@@ -146,6 +150,7 @@ class PackedBackbone(Backbone):
         super().__init__(inner.model, inner.widths, inner.costs)
         self._inner = inner
         self._packed = layers
+        self._embed = embeddings_of(inner)
 
     def check(self, inputs: Inputs) -> tuple[int, int | None]:
         return self._inner.check(inputs)
@@ -154,7 +159,12 @@ class PackedBackbone(Backbone):
         self._inner.check_ids(inputs)
 
     def start(self, inputs: Inputs) -> tuple[Tensor, PackedContext]:
-        hidden, context = self._inner.start(inputs)
+        inner, embed = self._inner, self._embed
+        context: Context
+        if isinstance(inner, EncoderBackbone) and embed is not None and "input_ids" in inputs:
+            hidden, context = inner.start_with(embed, inputs)
+        else:
+            hidden, context = inner.start(inputs)
         packed = self._packed
         return hidden.contiguous(), PackedContext(context, packed.operands(context), packed)
 

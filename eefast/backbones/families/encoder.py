@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -98,11 +98,17 @@ class EncoderBackbone(Backbone):
         Raises:
             ValueError: an unsupported attention implementation.
         """
+        return self.start_with(self._embed, inputs)
+
+    def start_with(
+        self, embed: Callable[[Mapping[str, Tensor | None]], Tensor], inputs: Inputs
+    ) -> tuple[Tensor, EncoderContext]:
+        """As `start`, where `embed` makes the hidden states of the inputs without the mask."""
         embedded = {"input_ids": None, **inputs}  # DistilBERT wants to be told
         mask = embedded.pop("attention_mask", None)
         if mask is not None and hides_nothing(mask):
             mask = None
-        hidden = self._embed(embedded)
+        hidden = embed(embedded)
         return hidden, self._context(hidden, mask, inputs)
 
     def _embed(self, inputs: Mapping[str, Tensor | None]) -> Tensor:
