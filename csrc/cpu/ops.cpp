@@ -9,10 +9,10 @@
 #include "../arguments.h"
 #include "exit_step.h"
 #include "instruction_set.h"
+#include "ops.h"
 #include "similarity_step.h"
 
 namespace eefast::cpu {
-namespace {
 
 // Boxed by hand, because Argument needs it. All checks come before the first write.
 void exit_step(StableIValue* stack, uint64_t, uint64_t) {
@@ -59,6 +59,8 @@ void exit_step(StableIValue* stack, uint64_t, uint64_t) {
   });
 }
 
+namespace {
+
 OwnedTensor empty(std::initializer_list<int64_t> sizes, int32_t dtype) {
   std::array<int64_t, 2> strides = {1, 1};
   if (sizes.size() == 2) strides[0] = sizes.begin()[1];
@@ -69,25 +71,32 @@ OwnedTensor empty(std::initializer_list<int64_t> sizes, int32_t dtype) {
   return OwnedTensor(tensor);
 }
 
-// The state before the first exit: score, prediction, exit_layer, logits, running. One op for all
-// five, because after a model has run, its code is in the caches and each first call costs
-// microseconds.
-void exit_state(StableIValue* stack, uint64_t, uint64_t) {
+// What a call begins with: a copy of the policy table and the state before the first exit, which is
+// score, prediction, exit_layer, logits, running. One op for all six, because after a model has
+// run, its code is in the caches and each first call of another function costs microseconds.
+void begin_call(StableIValue* stack, uint64_t, uint64_t) {
+  const Argument table = Argument::required("table", stack[2]);
   const int64_t samples = expect_in("samples", to<int64_t>(stack[0]), 0, kLargest);
   const int64_t classes = expect_in("classes", to<int64_t>(stack[1]), 1, kLargest);
-  const int64_t exits = expect_in("exits", to<int64_t>(stack[2]), 1, kLargest);
+  if (table.dim() != 2) fail("table must be [exits, 3]; got ", table.text());
+  const int64_t exits = table.size(0);
   const int32_t float32 = aoti_torch_dtype_float32(), int32 = aoti_torch_dtype_int32();
-  std::array<OwnedTensor, 5> state = {
-      empty({samples}, float32), empty({samples}, int32), empty({samples}, int32),
-      empty({samples, classes}, float32), empty({exits}, aoti_torch_dtype_bool())};
-  const std::array<int64_t, 5> bytes = {
-      4 * samples, 4 * samples, 4 * samples, 4 * samples * classes, exits};
-  for (size_t i = 0; i < state.size(); ++i) {
+  table.expect<2>(float32, {exits, 3});
+  std::array<OwnedTensor, 6> made = {
+      empty({exits, 3}, float32),          empty({samples}, float32),
+      empty({samples}, int32),             empty({samples}, int32),
+      empty({samples, classes}, float32),  empty({exits}, aoti_torch_dtype_bool())};
+  const std::array<int64_t, 6> bytes = {12 * exits,  4 * samples,           4 * samples,
+                                        4 * samples, 4 * samples * classes, exits};
+  for (size_t i = 0; i < made.size(); ++i) {
     void* data = nullptr;
-    TORCH_ERROR_CODE_CHECK(torch_get_mutable_data_ptr(state[i].get(), &data));
-    // All zero, except the prediction: all bits of -1 are set.
-    if (bytes[i]) std::memset(data, i == 1 ? 0xFF : 0, bytes[i]);
-    stack[i] = torch::stable::detail::from(state[i].release());
+    TORCH_ERROR_CODE_CHECK(torch_get_mutable_data_ptr(made[i].get(), &data));
+    if (i == 0) {
+      std::memcpy(data, table.data<float>(), bytes[i]);
+    } else if (bytes[i]) {
+      std::memset(data, i == 2 ? 0xFF : 0, bytes[i]);  // all bits of prediction -1 are set
+    }
+    stack[i] = torch::stable::detail::from(made[i].release());
   }
 }
 
@@ -102,7 +111,8 @@ std::vector<std::string> instruction_sets() {
 
 STABLE_TORCH_LIBRARY_FRAGMENT(eefast, m) {
   m.def(
-      "exit_state(int samples, int classes, int exits) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "begin_call(int samples, int classes, Tensor table)"
+      " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   // For tests and benchmarks. The first lists the instruction sets that run here, the best first;
   // the second makes all later calls use one of them and returns the one used before.
   m.def("cpp_instruction_sets() -> str[]");
@@ -113,10 +123,10 @@ STABLE_TORCH_LIBRARY_IMPL(eefast, CPU, m) {
   // Schema and fake are defined in Python, once for all implementations.
   m.impl("exit_step.cpp", &eefast::cpu::exit_step);
   m.impl("similarity_step.cpp", &eefast::cpu::similarity_step);
+  m.impl("begin_call", &eefast::cpu::begin_call);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(eefast, CompositeExplicitAutograd, m) {
-  m.impl("exit_state", &eefast::cpu::exit_state);
   m.impl("cpp_instruction_sets", TORCH_BOX(&eefast::cpu::instruction_sets));
   m.impl("cpp_use_instruction_set", TORCH_BOX(&eefast::cpu::use_kernels));
 }

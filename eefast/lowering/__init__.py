@@ -1,13 +1,21 @@
 """Lowering: from a backbone to one that computes the same faster."""
 
 from eefast.lowering.families import program_of
-from eefast.lowering.packed import PRECISIONS, PackedBackbone, PackedLayers, Precision, pack
+from eefast.lowering.packed import (
+    PRECISIONS,
+    PackedBackbone,
+    PackedContext,
+    PackedLayers,
+    Precision,
+    pack,
+)
 from eefast.lowering.program import NotLowered, Program
 
 __all__ = [
     "PRECISIONS",
     "NotLowered",
     "PackedBackbone",
+    "PackedContext",
     "PackedLayers",
     "Precision",
     "Program",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eefast.backbones import Backbone
+from eefast.backbones import Backbone, Inputs
 from eefast.backbones.families import (
     BertBackbone,
     DistilBertBackbone,
@@ -66,26 +66,27 @@ class TokenEmbeddings:
         self._norm = norm.weight, torch.zeros(width) if norm.bias is None else norm.bias, norm.eps
         self._padding = getattr(module, "padding_idx", -1)
 
-    def __call__(self, inputs: Mapping[str, Tensor | None]) -> Tensor:
-        """The hidden states [B, T, D] float32 before layer 1.
+    def __call__(self, inputs: Inputs) -> tuple[Tensor, bool]:
+        """The hidden states [B, T, D] float32 before layer 1, and whether the mask has a zero.
 
         Args:
             inputs: `input_ids` [B, T], and `token_type_ids` and `position_ids`, [B or 1, T], where
-                the model has tables for them; int64 or int32.
+                the model has tables for them; int64 or int32. `attention_mask` [B, T] or none.
 
         Raises:
             RuntimeError: ids that a table does not have.
         """
-        hidden: Tensor = torch.ops.eefast.embed_tokens(
+        embedded: tuple[Tensor, bool] = torch.ops.eefast.embed_tokens.default(
             inputs["input_ids"],
             inputs.get("token_type_ids"),
             # ModernBERT's are for the rotation of its layers.
             inputs.get("position_ids") if self._tables[2] is not None else None,
+            inputs.get("attention_mask"),
             *self._tables,
             *self._norm,
             self._padding,
         )
-        return hidden
+        return embedded
 
 
 def _rows(table: nn.Module | None, width: int) -> Tensor:

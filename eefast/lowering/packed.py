@@ -72,14 +72,23 @@ class PackedLayers:
         """The hidden states [B, T, D] float32 after some layers (1-based)."""
         if not layers:
             return hidden
+        after: Tensor = torch.ops.eefast.packed_blocks(
+            hidden,
+            self.blocks(layers),
+            operands.mask,
+            operands.bias,
+            operands.tables,
+            operands.outside,
+        )
+        return after
+
+    def blocks(self, layers: range) -> list[Tensor]:
+        """The packed blocks of some layers (1-based)."""
         blocks = self._runs.get(layers)
         if blocks is None:
             of_layers = (self._layers[layer - 1] for layer in layers)
             blocks = self._runs[layers] = [block for layer in of_layers for block in layer]
-        after: Tensor = torch.ops.eefast.packed_blocks(
-            hidden, blocks, operands.mask, operands.bias, operands.tables, operands.outside
-        )
-        return after
+        return blocks
 
     def _pack(self, block: Block) -> Tensor:
         attention, feed = block.attention, block.feed_forward
@@ -143,36 +152,42 @@ class PackedBackbone(Backbone):
     Args:
         inner: its layers are not run, and need no weights.
         layers: of the same model.
+
+    Attributes:
+        layers: the packed ones.
     """
 
-    def __init__(self, inner: Backbone, layers: PackedLayers) -> None:
+    def __init__(self, inner: EncoderBackbone, layers: PackedLayers) -> None:
         self.takes, self.main_inputs, self.absent = inner.takes, inner.main_inputs, inner.absent
         super().__init__(inner.model, inner.widths, inner.costs)
+        self.max_length = inner.max_length
         self._inner = inner
-        self._packed = layers
+        self.layers = layers
         self._embed = embeddings_of(inner)
 
-    def check(self, inputs: Inputs) -> tuple[int, int | None]:
-        return self._inner.check(inputs)
+    @property
+    def reads_first_token(self) -> bool:
+        """Whether an exit reads the first token of a row as it is."""
+        return self._inner.reads_first_token
 
     def check_ids(self, inputs: Inputs) -> None:
         self._inner.check_ids(inputs)
 
     def start(self, inputs: Inputs) -> tuple[Tensor, PackedContext]:
         inner, embed = self._inner, self._embed
-        context: Context
-        if isinstance(inner, EncoderBackbone) and embed is not None and "input_ids" in inputs:
-            hidden, context = inner.start_with(embed, inputs)
+        if embed is not None and "input_ids" in inputs:
+            hidden, hides = embed(inputs)
+            context = inner.context(hidden, inputs["attention_mask"] if hides else None, inputs)
         else:
             hidden, context = inner.start(inputs)
-        packed = self._packed
+        packed = self.layers
         return hidden.contiguous(), PackedContext(context, packed.operands(context), packed)
 
     def layer(self, index: int, hidden: Tensor, context: Any) -> Tensor:
         return self.run(range(index, index + 1), hidden, context)
 
     def run(self, layers: range, hidden: Tensor, context: Any) -> Tensor:
-        return self._packed.run(layers, hidden, context.operands)
+        return self.layers.run(layers, hidden, context.operands)
 
     def readout(self, index: int, hidden: Tensor, context: Any) -> tuple[Tensor, Tensor | None]:
         return self._inner.readout(index, hidden, context.own)

@@ -2,7 +2,7 @@
 
 from eefast.ops._native import has_cuda
 from eefast.ops.exit_step import exit_step
-from eefast.ops.implementations import Impl, implementation, sets_conditionals
+from eefast.ops.implementations import Impl, implementation, is_cpp, sets_conditionals
 from eefast.ops.kinds import Accumulate, Gain, Keep, ScorerKind
 from eefast.ops.recurrence import Outcome, Recurrence, Values, advance, reached
 from eefast.ops.signals import Signals, signals
@@ -29,6 +29,7 @@ __all__ = [
     "exit_step",
     "has_cuda",
     "implementation",
+    "is_cpp",
     "reached",
     "sets_conditionals",
     "signals",

@@ -144,6 +144,11 @@ def sets_conditionals(op: Callable[..., None]) -> bool:
     return op is _OPS["exit_step"]["cuda"]
 
 
+def is_cpp(op: Callable[..., None]) -> bool:
+    """Whether an overload is the exit step in C++, which other ops in C++ can call themselves."""
+    return op is _OPS["exit_step"]["cpp"]
+
+
 def _default(device: torch.device, rows: int | None, classes: int | None, op: Op) -> Impl:
     if device.type == "cpu":
         return "cpp"

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eefast.ops import _native
 from eefast.ops.kinds import NO_PREDICTION
 
 
@@ -62,9 +61,6 @@ class ExitState(NamedTuple):
         memory: bool = False,
     ) -> ExitState:
         """The state before the first exit; `votes` and `memory` where the policy uses them."""
-        if device == "cpu" and not votes and not memory and _native.AVAILABLE:
-            # Five torch functions take 40 us longer when the caches are cold.
-            return cls(*torch.ops.eefast.exit_state.default(samples, classes, exits))
         packed = PackedState(samples, classes, exits, device, votes, memory)
         packed.start()
         return packed.state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -30,8 +30,8 @@ class Batch:
     """The rows of one call: their hidden states, and the state that the exits write.
 
     Its methods are the work of a call, to be done in order by whoever drives it: `start`, then
-    `run` for each stage, with `keep` in between, and `finish`. They read nothing back from the
-    device.
+    `run` for each stage, or `run_some`, with `keep` in between, and `finish`. They read nothing
+    back from the device.
     """
 
     backbone: Backbone
@@ -66,6 +66,11 @@ class Batch:
         self.hidden = hidden = backbone.run(layers, hidden, context)
         vectors, offsets = backbone.readout(layers.stop - 1, hidden, context)
         self._decide(stage, vectors, offsets)
+
+    def run_some(self, stages: Sequence[Stage], first: int) -> int:
+        """Run stage `first`, and more as long as no sample has exited; how many were run."""
+        self.run(stages[first])
+        return 1
 
     def _leave(self, read: Read, vectors: Tensor, offsets: Tensor | None) -> None:
         """An exit's logits, for the next to read; all else that its step writes is put aside."""
@@ -194,8 +199,8 @@ class Batches:
         check_devices(inputs, self._on)
         self._exit_step_for(samples)  # at the door, not after the first layers
         # Before the layers, which fill the caches: after them it costs half as much again.
-        state = plan.state(samples, self._num_classes, self._device)
-        return self.of(plan, plan.table.clone(), state)
+        table, state = plan.begin(samples, self._num_classes, self._device)
+        return self.of(plan, table, state)
 
     def of(self, plan: Plan, table: Tensor, state: ExitState) -> Batch:
         """A batch that has not been started, for a plan's stages, with a table and a state.

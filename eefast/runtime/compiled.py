@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, PreTrainedModel
 
 from eefast.backbones import Backbone, Inputs
+from eefast.backbones.families import EncoderBackbone
 from eefast.config import MultiExitConfig
 from eefast.forward import over_inputs
 from eefast.labels import check_labels, task_loss
@@ -96,8 +97,12 @@ class CompiledModel(PreTrainedModel):
     @property
     def backbone(self) -> Backbone:
         """What the runtime drives."""
-        own, layers = self.model.layers, self._layers
-        return own if isinstance(layers, NotLowered) else PackedBackbone(own, layers)
+        own: Backbone = self.model.layers
+        layers = self._layers
+        if isinstance(layers, NotLowered):
+            return own
+        assert isinstance(own, EncoderBackbone)  # programs are written for these
+        return PackedBackbone(own, layers)
 
     @property
     def policy_table(self) -> Tensor:

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from eefast.backbones import Backbone, Inputs
+from eefast.lowering import PackedBackbone
 from eefast.ops import ExitState, Impl
 from eefast.runtime.batch import Batches
+from eefast.runtime.packed_batch import PackedBatches
 from eefast.runtime.plan import Plan
 from eefast.runtime.stats import CallStats, RuntimeStats
 
@@ -39,7 +41,11 @@ class DirectRuntime:
     options: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, backbone: Backbone, num_classes: int, impl: Impl) -> None:
-        self._batches = Batches(backbone, num_classes, impl)
+        self._batches = (
+            PackedBatches(backbone, num_classes, impl)
+            if isinstance(backbone, PackedBackbone)
+            else Batches(backbone, num_classes, impl)
+        )
 
     def run(self, plan: Plan, inputs: Inputs, stats: RuntimeStats | None = None) -> ExitState:
         """See `Runtime.run`."""
@@ -48,10 +54,11 @@ class DirectRuntime:
         if not samples:
             return state
         batch.start(inputs)
-        evictions, last = 0, plan.stages[-1]
-        for stage in plan.stages:
-            batch.run(stage)
-            if stage is last or not state.running.numpy()[stage.exit - 1]:
+        evictions, done = 0, 0
+        while True:
+            done += batch.run_some(plan.stages, done)
+            stage = plan.stages[done - 1]
+            if done == len(plan.stages) or not state.running.numpy()[stage.exit - 1]:
                 break
             if samples > 1:
                 exit_layer, rows = state.exit_layer.numpy(), batch.rows

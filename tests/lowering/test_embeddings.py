@@ -17,6 +17,10 @@ from ..models import tiny_model
 from .test_program import case
 
 FAMILIES = ["bert", "roberta", "electra", "distilbert", "mpnet", "modernbert"]
+NUMBERS = [
+    *(torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8, torch.bool),
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+]
 embed_tokens = torch.ops.eefast.embed_tokens
 
 
@@ -60,7 +64,7 @@ def test_an_op_computes_what_the_embeddings_of_transformers_do(name):
         assert measure.dtype == torch.float64
         rounding = torch.finfo(torch.float32).eps * measure.abs().max()
         allowed = 2 * (theirs.double() - measure).abs().max() + 2 * rounding
-        ours = embed({"input_ids": None, **inputs})
+        ours = embed(inputs)[0]
         assert ours.shape == theirs.shape
         assert (ours.double() - measure).abs().max() <= allowed, inputs
 
@@ -70,10 +74,10 @@ def test_an_op_computes_what_the_embeddings_of_transformers_do(name):
 def test_each_text_is_embedded_as_alone(name):
     embed, batch = embeddings_of(case(name, "eager")[0]), ids(40, 20)
     assert embed is not None
-    together = embed({"input_ids": batch})
+    together = embed({"input_ids": batch})[0]
     for text, wanted in zip(batch, together, strict=True):
-        assert torch.equal(embed({"input_ids": text[None]})[0], wanted)
-    assert embed({"input_ids": batch[:0]}).shape == (0, 20, together.shape[-1])
+        assert torch.equal(embed({"input_ids": text[None]})[0][0], wanted)
+    assert embed({"input_ids": batch[:0]})[0].shape == (0, 20, together.shape[-1])
 
 
 @torch.no_grad()
@@ -81,11 +85,28 @@ def test_the_tables_stay_the_models_own():
     model = tiny_model()
     embed, inputs = embeddings_of(model.layers), {"input_ids": ids(2, 5)}
     assert embed is not None
-    before = embed(inputs)
+    before = embed(inputs)[0]
     model.backbone.embeddings.word_embeddings.weight[PAD:] += 1
-    after = embed(inputs)
+    after = embed(inputs)[0]
     assert not torch.allclose(before, after)
     torch.testing.assert_close(after, model.layers.start(inputs)[0])
+
+
+@pytest.mark.parametrize("dtype", NUMBERS)
+@torch.no_grad()
+def test_a_mask_with_a_zero_hides_something(dtype):
+    embed, batch = embeddings_of(tiny_model().layers), ids(2, 5)
+    assert embed is not None
+    mask = torch.ones(2, 5, dtype=dtype)
+    assert not embed({"input_ids": batch, "attention_mask": mask})[1]
+    assert not embed({"input_ids": batch})[1]
+    for place in ((0, 0), (1, 4)):
+        for zero in (0.0, -0.0):
+            hiding = mask.clone()
+            hiding[place] = zero
+            assert embed({"input_ids": batch, "attention_mask": hiding})[1]
+    row = hiding[1:].expand(2, -1)
+    assert embed({"input_ids": batch, "attention_mask": row})[1]
 
 
 def _hooked(embeddings: Any) -> None:
@@ -172,10 +193,17 @@ def test_arguments_of_the_op():
     table, vector = torch.randn(9, 4), torch.ones(4)
     some = torch.zeros(2, 3, dtype=torch.int64)
 
-    def run(ids=some, types=None, places=None, tables=(table, table, table), norm=(vector, vector)):
-        return embed_tokens(ids, types, places, *tables, *norm, 1e-5, -1)
+    def run(
+        ids=some,
+        types=None,
+        places=None,
+        mask=None,
+        tables=(table, table, table),
+        norm=(vector, vector),
+    ):
+        return embed_tokens(ids, types, places, mask, *tables, *norm, 1e-5, -1)
 
-    assert run().shape == (2, 3, 4)
+    assert run()[0].shape == (2, 3, 4)
     for change, message in [
         ({"ids": some[0]}, r"ids must be \[samples, tokens\]"),
         ({"ids": some.float()}, "ids must be int64 or int32"),
@@ -183,6 +211,8 @@ def test_arguments_of_the_op():
         ({"places": some.expand(2, 3)[[0, 0, 1]]}, "places must be int64"),
         ({"types": some, "tables": (table, None, table)}, "types must be None without"),
         ({"places": some, "tables": (table, table, None)}, "places must be None without"),
+        ({"mask": some[0]}, r"mask must be \[samples, tokens\]"),
+        ({"mask": some.to(torch.complex64)}, "mask must be of numbers"),
         ({"ids": some + 9}, "ids must be in 0..8, got 9"),
         ({"ids": torch.zeros(1, 10, dtype=torch.int64)}, "places must be in 0..8, got 9"),
         ({"tables": (table[:, ::2], None, None)}, "token_table must be float32"),

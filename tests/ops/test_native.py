@@ -145,21 +145,6 @@ def test_the_bare_op_never_reads_or_writes_out_of_bounds(changes, words):
     assert (arguments["exit_layer"] == 0).all()
 
 
-@pytest.mark.parametrize("samples", [0, 1, 5])
-def test_the_state_begins_as_it_does_without_the_extension(monkeypatch, samples):
-    got = ExitState.start(samples, 3, 4)
-    monkeypatch.setattr(_native, "AVAILABLE", False)
-    for ours, plain in zip(got[:5], ExitState.start(samples, 3, 4)[:5], strict=True):
-        assert torch.equal(ours, plain)
-        assert ours.dtype == plain.dtype
-        assert ours.is_contiguous()
-
-
-def test_a_state_that_cannot_be_is_refused():
-    with pytest.raises(RuntimeError, match=r"samples must be in 0\.\..*got -1"):
-        torch.ops.eefast.exit_state(-1, 3, 4)
-
-
 def test_a_weight_of_zero_still_leaves_the_score_a_number():
     state = ExitState.start(1, 2, 2)
     head = HeadWeights(None, None, torch.eye(2), None)

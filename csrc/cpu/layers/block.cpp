@@ -1,7 +1,6 @@
 #include "block.h"
 
 #include <algorithm>
-#include <memory>
 
 #include "../instruction_set.h"
 
@@ -27,47 +26,66 @@ Norm feed_forward_norm(const Block& block) {
   return {weight, weight + block.header->width, block.header->feed_forward_eps};
 }
 
+int64_t multiplications(const Block& block, int64_t rows) {
+  int64_t of_row = 0;
+  for (const PackedLinear* layer : {&block.qkv, &block.output, &block.up, &block.down}) {
+    of_row += layer->inputs * layer->outputs;
+  }
+  return rows * of_row;
+}
+
+}  // namespace
+
 // Where a block's intermediate rows lie. Those in the dtype of a linear layer have its row_bytes();
 // fp32 ones are written there at once.
-struct Buffers {
+struct BlockRunner::Buffers {
+  Buffers(const Block& shapes, const Operands& operands, int64_t threads) {
+    Arena sizes(nullptr);
+    take(sizes, shapes, operands, threads);
+    memory = allocate(sizes.used());
+    Arena arena(memory.get());
+    take(arena, shapes, operands, threads);
+  }
+
+  void take(Arena& arena, const Block& block, const Operands& operands, int64_t threads);
+
+  Memory memory;
   float *sum, *normed, *qkv, *seen, *inner, *scratch;
   RowBuffer input, seen_rows, inner_rows;
   int64_t qkv_stride, seen_stride, inner_stride, scratch_of_thread;
 };
 
-Buffers take_buffers(
+void BlockRunner::Buffers::take(
     Arena& arena, const Block& block, const Operands& operands, int64_t threads) {
   const int64_t rows = operands.samples * operands.tokens, width = block.header->width;
-  Buffers to;
-  to.sum = arena.take<float>(rows * width);
-  to.normed = arena.take<float>(rows * width);
-  to.input = take_rows(arena, block.qkv, rows);
-  to.qkv_stride = block.qkv.outputs + 16;
-  to.qkv = arena.take<float>(rows * to.qkv_stride);
-  to.seen_rows = take_rows(arena, block.output, rows);
-  to.inner_rows = take_rows(arena, block.down, rows);
+  sum = arena.take<float>(rows * width);
+  normed = arena.take<float>(rows * width);
+  input = take_rows(arena, block.qkv, rows);
+  qkv_stride = block.qkv.outputs + 16;
+  qkv = arena.take<float>(rows * qkv_stride);
+  seen_rows = take_rows(arena, block.output, rows);
+  inner_rows = take_rows(arena, block.down, rows);
   const bool fp32 = block.output.packing == Packing::kFloat32;
   if (fp32) {
-    to.seen_stride = to.seen_rows.bytes / 4;
-    to.seen = reinterpret_cast<float*>(to.seen_rows.data);
+    seen_stride = seen_rows.bytes / 4;
+    seen = reinterpret_cast<float*>(seen_rows.data);
   } else {
-    to.seen_stride = block.output.inputs;
-    to.seen = arena.take<float>(rows * to.seen_stride);
+    seen_stride = block.output.inputs;
+    seen = arena.take<float>(rows * seen_stride);
   }
   if (fp32 && !block.header->gated) {
-    to.inner_stride = to.inner_rows.bytes / 4;
-    to.inner = reinterpret_cast<float*>(to.inner_rows.data);
+    inner_stride = inner_rows.bytes / 4;
+    inner = reinterpret_cast<float*>(inner_rows.data);
   } else {
-    to.inner_stride = block.up.outputs;
-    to.inner = arena.take<float>(rows * to.inner_stride);
+    inner_stride = block.up.outputs;
+    inner = arena.take<float>(rows * inner_stride);
   }
-  to.scratch_of_thread = (attend_scratch(operands.tokens, block.header->head_width) + 15) / 16 * 16;
-  to.scratch = arena.take<float>(threads * to.scratch_of_thread);
-  return to;
+  scratch_of_thread = (attend_scratch(operands.tokens, block.header->head_width) + 15) / 16 * 16;
+  scratch = arena.take<float>(threads * scratch_of_thread);
 }
 
 // One thread's way through the blocks.
-class Walk {
+class BlockRunner::Walk {
  public:
   Walk(
       const Block& shapes, const Buffers& buffers, const Operands& operands, Step* steps,
@@ -75,11 +93,12 @@ class Walk {
       : width_(shapes.header->width), rows_(operands.samples * operands.tokens), to_(buffers),
         operands_(operands), kernels_(active_layer_kernels()), step_(steps), thread_(thread) {}
 
-  void run(const Block* blocks, int64_t count, const float* x, float* out) {
+  void run(const Block* blocks, int64_t count, const Block* after, const float* x, float* out) {
     Rows input{};
     for (int64_t i = 0; i < count; ++i) {
       const Block& block = blocks[i];
-      const Block* next = i + 1 < count ? &block + 1 : nullptr;
+      const bool last = i + 1 == count;
+      const Block* next = last ? after : &block + 1;
       const bool pre_norm = block.header->pre_norm, gated = block.header->gated;
       const Norm first = attention_norm(block), second = feed_forward_norm(block);
       if (i == 0 || pre_norm) {
@@ -99,7 +118,7 @@ class Walk {
       multiply_rows(
           block.down, inner, Activation::kNone, to_.sum, out, width_, next ? &next->qkv : nullptr);
       if (!pre_norm) {
-        const bool reads_it = next && !next->header->pre_norm;
+        const bool reads_it = !last && !next->header->pre_norm;
         input = prepare(out, second, out, reads_it ? &next->qkv : nullptr);
       }
       x = out;
@@ -200,28 +219,18 @@ class Walk {
   const int64_t thread_;
 };
 
-int64_t multiplications(const Block& block, int64_t rows) {
-  int64_t of_row = 0;
-  for (const PackedLinear* layer : {&block.qkv, &block.output, &block.up, &block.down}) {
-    of_row += layer->inputs * layer->outputs;
-  }
-  return rows * of_row;
-}
+BlockRunner::BlockRunner(const Block& shapes, const Operands& operands)
+    : operands_(operands),
+      threads_(threads_for(multiplications(shapes, operands.samples * operands.tokens))),
+      buffers_(new Buffers(shapes, operands, threads_)) {}
 
-}  // namespace
+BlockRunner::~BlockRunner() = default;
 
-void run_blocks(
-    const Block* blocks, int64_t count, const Operands& operands, const float* x, float* out) {
-  const int64_t threads =
-      threads_for(multiplications(blocks[0], operands.samples * operands.tokens));
-  Arena sizes(nullptr);
-  take_buffers(sizes, blocks[0], operands, threads);
-  const Memory memory = allocate(sizes.used());
-  Arena arena(memory.get());
-  const Buffers buffers = take_buffers(arena, blocks[0], operands, threads);
+void BlockRunner::run(
+    const Block* blocks, int64_t count, const Block* next, const float* x, float* out) {
   const std::unique_ptr<Step[]> steps(new Step[count * kStepsOfBlock]);
-  on_threads(threads, [&](int64_t thread) {
-    Walk(blocks[0], buffers, operands, steps.get(), thread).run(blocks, count, x, out);
+  on_threads(threads_, [&](int64_t thread) {
+    Walk(blocks[0], *buffers_, operands_, steps.get(), thread).run(blocks, count, next, x, out);
   });
 }
 

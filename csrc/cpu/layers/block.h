@@ -8,6 +8,8 @@
 
 #pragma once
 
+#include <memory>
+
 #include "packed.h"
 
 namespace eefast::cpu {
@@ -46,8 +48,23 @@ struct Operands {
   float outside;
 };
 
-// Runs blocks of the same shapes and dtype over x [samples * tokens, width]; out is not x.
-void run_blocks(
-    const Block* blocks, int64_t count, const Operands& operands, const float* x, float* out);
+// Runs blocks of the same shapes and dtype over x [samples * tokens, width], with the same memory
+// each time.
+class BlockRunner {
+ public:
+  BlockRunner(const Block& shapes, const Operands& operands);
+  ~BlockRunner();
+
+  // out may be x. `next`, or null, is what is likely to run next: its weights are fetched ahead.
+  void run(const Block* blocks, int64_t count, const Block* next, const float* x, float* out);
+
+ private:
+  struct Buffers;
+  class Walk;
+
+  const Operands& operands_;
+  const int64_t threads_;
+  std::unique_ptr<Buffers> buffers_;
+};
 
 }  // namespace eefast::cpu

@@ -1,10 +1,9 @@
-// The torch ops of packed blocks, on the stable ABI.
+// The torch op that packs a block, on the stable ABI.
 
 #include <torch/csrc/stable/library.h>
 
 #include <array>
 #include <cstring>
-#include <vector>
 
 #include "block.h"
 #include "buffers.h"
@@ -13,28 +12,6 @@ namespace eefast::cpu {
 namespace {
 
 constexpr char kMagic[] = "eeblock1";
-
-// Refuses what is no contiguous fp32 tensor on the CPU.
-template <size_t kDim>
-const float* floats_of(
-    const char* name, const Tensor& tensor, const std::array<int64_t, kDim>& shape) {
-  bool fits = tensor.scalar_type() == ScalarType::Float && tensor.is_contiguous() &&
-      tensor.is_cpu() && tensor.dim() == static_cast<int64_t>(kDim);
-  for (size_t axis = 0; fits && axis < kDim; ++axis) fits = tensor.size(axis) == shape[axis];
-  if (!fits) {
-    std::string wanted;
-    for (const int64_t size : shape) wanted += (wanted.empty() ? "" : ", ") + std::to_string(size);
-    fail(name, " must be float32 [", wanted, "] on the CPU, contiguous; got ",
-         torch::headeronly::toString(tensor.scalar_type()), " with ", tensor.dim(),
-         " dimensions, ", tensor.numel(), " elements");
-  }
-  return tensor.const_data_ptr<float>();
-}
-
-// 1 or all of the samples.
-int64_t one_or(const Tensor& tensor, int64_t samples) {
-  return tensor.dim() > 0 && tensor.size(0) == 1 ? 1 : samples;
-}
 
 void expect_shape(const char* name, const PackedLinear& layer, int64_t outputs, int64_t inputs) {
   if (layer.outputs != outputs || layer.inputs != inputs) {
@@ -64,6 +41,8 @@ int64_t front_of(int64_t width) {
   return static_cast<int64_t>(sizeof(BlockHeader)) + (16 * width + 63) / 64 * 64;
 }
 
+}  // namespace
+
 Block block_in(const Tensor& packed) {
   const Bytes bytes = bytes_of("blocks", packed, "pack_block");
   const auto* header = reinterpret_cast<const BlockHeader*>(bytes.data);
@@ -83,6 +62,8 @@ Block block_in(const Tensor& packed) {
   expect_shapes(block);
   return block;
 }
+
+namespace {
 
 Tensor pack_block(
     const Tensor& qkv, const Tensor& output, const Tensor& up, const Tensor& down,
@@ -125,56 +106,6 @@ Tensor pack_block(
   return buffer;
 }
 
-bool alike(const Block& a, const Block& b) {
-  return a.header->width == b.header->width && a.header->heads == b.header->heads &&
-      a.header->head_width == b.header->head_width && a.header->gated == b.header->gated &&
-      a.inner() == b.inner() && a.qkv.packing == b.qkv.packing;
-}
-
-Tensor packed_blocks(
-    const Tensor& x, std::vector<Tensor> blocks, std::optional<Tensor> mask,
-    std::optional<Tensor> bias, std::vector<Tensor> tables, double outside) {
-  if (blocks.empty()) fail("blocks must be at least one");
-  std::vector<Block> packed;
-  for (const Tensor& block : blocks) {
-    packed.push_back(block_in(block));
-    if (!alike(packed.front(), packed.back())) fail("blocks must have one dtype and the same shapes");
-  }
-  const BlockHeader& header = *packed.front().header;
-  if (x.dim() != 3) fail("x must be [samples, tokens, ", header.width, "]; got ", x.dim(), " dimensions");
-  Operands operands{x.size(0), x.size(1), nullptr, 0, nullptr, nullptr, static_cast<float>(outside)};
-  const int64_t samples = operands.samples, tokens = operands.tokens;
-  const float* from = floats_of<3>("x", x, {samples, tokens, header.width});
-  if (mask) {
-    const int64_t rows = one_or(*mask, samples);
-    operands.mask = floats_of<2>("mask", *mask, {rows, tokens});
-    operands.mask_stride = rows == 1 ? 0 : tokens;
-  }
-  if (bias) operands.bias = floats_of<3>("bias", *bias, {header.heads, tokens, tokens});
-  std::vector<Operands::Tables> rotary;
-  for (size_t i = 0; i + 1 < tables.size(); i += 2) {
-    const int64_t rows = one_or(tables[i], samples), width = header.head_width;
-    rotary.push_back({
-        floats_of<3>("tables", tables[i], {rows, tokens, width}),
-        floats_of<3>("tables", tables[i + 1], {rows, tokens, width}),
-        rows == 1 ? 0 : tokens * width,
-    });
-  }
-  operands.rotary = rotary.data();
-  for (const Block& block : packed) {
-    if (block.header->rotary >= static_cast<int64_t>(rotary.size())) {
-      fail("tables: a block reads pair ", block.header->rotary, " of them; got ", rotary.size());
-    }
-  }
-  Tensor out = torch::stable::new_empty(x, {samples, tokens, header.width});
-  if (samples > 0 && tokens > 0) {
-    run_blocks(
-        packed.data(), static_cast<int64_t>(packed.size()), operands, from,
-        out.mutable_data_ptr<float>());
-  }
-  return out;
-}
-
 }  // namespace
 }  // namespace eefast::cpu
 
@@ -185,14 +116,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(eefast, m) {
       "pack_block(Tensor qkv, Tensor output, Tensor up, Tensor down, Tensor norms,"
       " float attention_eps, float feed_forward_eps, str activation, bool gated, bool pre_norm,"
       " int heads, int head_width, float scale, int window, int rotary) -> Tensor");
-  // x f32 [B, T, D] after some blocks; mask f32 [B or 1, T], bias f32 [H, T, T], tables are pairs of
-  // cosines and sines f32 [B or 1, T, E].
-  m.def(
-      "packed_blocks(Tensor x, Tensor[] blocks, Tensor? mask, Tensor? bias, Tensor[] tables,"
-      " float outside) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(eefast, CPU, m) {
   m.impl("pack_block", TORCH_BOX(&eefast::cpu::pack_block));
-  m.impl("packed_blocks", TORCH_BOX(&eefast::cpu::packed_blocks));
 }

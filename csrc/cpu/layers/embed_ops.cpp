@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "../instruction_set.h"
@@ -78,18 +79,51 @@ void add(const float* from, int64_t width, float* to) {
   for (int64_t i = 0; i < width; ++i) to[i] += from[i];
 }
 
-void expect_vector(const char* name, const Tensor& vector, int64_t width) {
-  const bool fits = vector.scalar_type() == ScalarType::Float && vector.is_contiguous() &&
-      vector.dim() == 1 && vector.size(0) == width;
-  if (!fits) {
-    fail(name, " must be float32 [", width, "], contiguous; got ", vector.dim(), " dimensions, ",
-         vector.numel(), " elements");
+// Whether one of the numbers [samples, tokens] is zero.
+template <class Bits>
+bool has_zero(const Tensor& numbers, bool floating) {
+  const auto* elements = static_cast<const Bits*>(numbers.const_data_ptr());
+  // The sign of a floating zero does not count.
+  const Bits counts = floating ? static_cast<Bits>(~Bits{0}) >> 1 : static_cast<Bits>(~Bits{0});
+  for (int64_t n = 0; n < numbers.size(0); ++n) {
+    for (int64_t t = 0; t < numbers.size(1); ++t) {
+      const Bits bits = elements[n * numbers.stride(0) + t * numbers.stride(1)];
+      if (!(bits & counts)) return true;
+    }
+  }
+  return false;
+}
+
+bool hides_something(const Tensor& mask) {
+  if (mask.dim() != 2 || !mask.is_cpu()) {
+    fail("mask must be [samples, tokens] on the CPU; got ", mask.dim(), " dimensions");
+  }
+  switch (mask.scalar_type()) {
+    case ScalarType::Long:
+      return has_zero<uint64_t>(mask, false);
+    case ScalarType::Int:
+      return has_zero<uint32_t>(mask, false);
+    case ScalarType::Short:
+      return has_zero<uint16_t>(mask, false);
+    case ScalarType::Char:
+    case ScalarType::Byte:
+    case ScalarType::Bool:
+      return has_zero<uint8_t>(mask, false);
+    case ScalarType::Double:
+      return has_zero<uint64_t>(mask, true);
+    case ScalarType::Float:
+      return has_zero<uint32_t>(mask, true);
+    case ScalarType::Half:
+    case ScalarType::BFloat16:
+      return has_zero<uint16_t>(mask, true);
+    default:
+      fail("mask must be of numbers; got ", torch::headeronly::toString(mask.scalar_type()));
   }
 }
 
-Tensor embed_tokens(
+std::tuple<Tensor, bool> embed_tokens(
     const Tensor& ids, std::optional<Tensor> types, std::optional<Tensor> places,
-    const Tensor& token_table, std::optional<Tensor> type_table,
+    std::optional<Tensor> mask, const Tensor& token_table, std::optional<Tensor> type_table,
     std::optional<Tensor> place_table, const Tensor& weight, const Tensor& bias, double eps,
     int64_t padding) {
   if (ids.dim() != 2) fail("ids must be [samples, tokens]; got ", ids.dim(), " dimensions");
@@ -100,8 +134,8 @@ Tensor embed_tokens(
   const Table of_ids = table_of("token_table", token_table, width);
   const Table of_types = table_of("type_table", type_table, width);
   const Table of_places = table_of("place_table", place_table, width);
-  expect_vector("weight", weight, width);
-  expect_vector("bias", bias, width);
+  const float* w = floats_of<1>("weight", weight, {width});
+  const float* b = floats_of<1>("bias", bias, {width});
   if (types && !of_types.rows) fail("types must be None without a type_table");
   if (places && !of_places.rows) fail("places must be None without a place_table");
 
@@ -113,7 +147,6 @@ Tensor embed_tokens(
   if (of_places.rows && !places) place = places_of(id, tokens, padding, of_places);
 
   Tensor out = torch::stable::new_empty(token_table, {samples, tokens, width});
-  const float *w = weight.const_data_ptr<float>(), *b = bias.const_data_ptr<float>();
   float* rows = out.mutable_data_ptr<float>();
   const LayerKernels& kernels = active_layer_kernels();
   const auto embed = [&](int64_t i) {
@@ -132,7 +165,7 @@ Tensor embed_tokens(
       for (int64_t i = item * kRowsAtOnce; i < last; ++i) embed(i);
     });
   });
-  return out;
+  return {out, mask && hides_something(*mask)};
 }
 
 }  // namespace
@@ -141,11 +174,12 @@ Tensor embed_tokens(
 STABLE_TORCH_LIBRARY_FRAGMENT(eefast, m) {
   // norm(token_table[ids] + type_table[types] + place_table[places]) f32 [B, T, D]: ids, types and
   // places int64 or int32 [B or 1, T]. Types that are not given are 0. Places that are not given
-  // count from 0 or, with a padding id (not negative), from padding + 1 without padding.
+  // count from 0 or, with a padding id (not negative), from padding + 1 without padding. And, as
+  // each call wants to know, whether the mask, numbers [B, T], has a zero.
   m.def(
-      "embed_tokens(Tensor ids, Tensor? types, Tensor? places, Tensor token_table,"
+      "embed_tokens(Tensor ids, Tensor? types, Tensor? places, Tensor? mask, Tensor token_table,"
       " Tensor? type_table, Tensor? place_table, Tensor weight, Tensor bias, float eps,"
-      " int padding) -> Tensor");
+      " int padding) -> (Tensor, bool)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(eefast, CPU, m) {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -98,32 +98,34 @@ class EncoderBackbone(Backbone):
         Raises:
             ValueError: an unsupported attention implementation.
         """
-        return self.start_with(self._embed, inputs)
-
-    def start_with(
-        self, embed: Callable[[Mapping[str, Tensor | None]], Tensor], inputs: Inputs
-    ) -> tuple[Tensor, EncoderContext]:
-        """As `start`, where `embed` makes the hidden states of the inputs without the mask."""
         embedded = {"input_ids": None, **inputs}  # DistilBERT wants to be told
         mask = embedded.pop("attention_mask", None)
         if mask is not None and hides_nothing(mask):
             mask = None
-        hidden = embed(embedded)
-        return hidden, self._context(hidden, mask, inputs)
+        hidden = self._embed(embedded)
+        return hidden, self.context(hidden, mask, inputs)
 
     def _embed(self, inputs: Mapping[str, Tensor | None]) -> Tensor:
         """The hidden states [B, T, D] before layer 1, from the inputs without the mask."""
         hidden: Tensor = self.model.embeddings(**inputs)
         return hidden
 
-    def _context(self, hidden: Tensor, mask: Tensor | None, inputs: Inputs) -> EncoderContext:
-        """What the layers need beside `hidden` [B, T, D], computed once per call."""
+    def context(self, hidden: Tensor, mask: Tensor | None, inputs: Inputs) -> EncoderContext:
+        """What the layers need beside `hidden` [B, T, D], computed once per call.
+
+        `mask` is the attention mask [B, T], or None where it hides nothing.
+        """
         implementation = self.model.config._attn_implementation
         return EncoderContext(attention_bias(mask, hidden, implementation), self._shown(mask))
 
     def _shown(self, mask: Tensor | None) -> Tensor | None:
         """Which tokens [B, T] count in a mean; None: all, or none is taken."""
         return mask != 0 if self._reads_mean and mask is not None else None
+
+    @property
+    def reads_first_token(self) -> bool:
+        """Whether an exit reads the first token of a row as it is."""
+        return not self._reads_mean and self._final_norm() is None
 
     @property
     def _reads_mean(self) -> bool:

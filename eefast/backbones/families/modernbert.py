@@ -68,8 +68,8 @@ class ModernBertBackbone(EncoderBackbone):
         hidden: Tensor = self.model.embeddings(inputs["input_ids"], inputs.get("inputs_embeds"))
         return hidden
 
-    def _context(self, hidden: Tensor, mask: Tensor | None, inputs: Inputs) -> ModernBertContext:
-        common = super()._context(hidden, mask, inputs)
+    def context(self, hidden: Tensor, mask: Tensor | None, inputs: Inputs) -> ModernBertContext:
+        common = super().context(hidden, mask, inputs)
         full = common.mask
         tokens, config = hidden.shape[1], self.model.config
         sliding = full

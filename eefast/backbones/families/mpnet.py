@@ -33,8 +33,8 @@ class MPNetBackbone(RobertaBackbone):
         "inputs_embeds": "BTE",
     }
 
-    def _context(self, hidden: Tensor, mask: Tensor | None, inputs: Inputs) -> MPNetContext:
-        common = super()._context(hidden, mask, inputs)
+    def context(self, hidden: Tensor, mask: Tensor | None, inputs: Inputs) -> MPNetContext:
+        common = super().context(hidden, mask, inputs)
         return MPNetContext(common.mask, common.shown, self._position_bias(hidden))
 
     def _position_bias(self, hidden: Tensor) -> Tensor:
