@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from bench.cpu_peers.engines import ENGINES, JUDGE, Precision, Setup
+from bench.cpu_peers.fixed_length import fixed_length
 from bench.cpu_peers.worker import EngineError, Worker
 from eefast.measure import take_turns
 
@@ -39,7 +40,7 @@ def measured(setup: Setup, failed: Mapping[str, str], rounds: int) -> dict[str, 
             try:
                 if engine.export in failed:
                     raise EngineError(f"its export: {failed[engine.export]}")
-                workers[name] = Worker(name, setup)
+                workers[name] = Worker(partial(fixed_length, name, setup))
             except EngineError as error:
                 found[name]["error"] = _one_line(error)
             else:
@@ -77,7 +78,8 @@ def _turn(worker: Worker, of_one: dict[str, Any], step: None) -> Callable[[], fl
     def turn() -> float:
         if "error" not in of_one:
             try:
-                return worker.time()
+                answer: float = worker.turn()
+                return answer
             except EngineError as error:
                 of_one["error"] = _one_line(error)
         return math.nan

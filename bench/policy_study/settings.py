@@ -111,7 +111,14 @@ class Study:
 STUDIES = {
     study.name: study
     for study in (
-        Study("mr", "minilm", (1, 2), (1, 2, 3, 4, 5, 6), complete=1),
+        Study(
+            "mr",
+            "minilm",
+            (1, 2, 3),
+            (1, 2, 3, 4, 5, 6),
+            (*FEW, "shallow-deep", "elasticbert"),
+            complete=1,
+        ),
         Study("mr", "mpnet", (1,), (6, 9, 12)),
         Study("r52", "minilm", (1,), (2, 4, 6)),
         Study("tweets", "minilm", (1,), (2, 4, 6)),

@@ -9,9 +9,10 @@ import torch
 from bench.cpu_peers import __main__ as command
 from bench.cpu_peers import cell as of_cell
 from bench.cpu_peers.engines import ENGINES, JUDGE, OURS, PEER, REFERENCE, Setup
+from bench.cpu_peers.fixed_length import Ready
 from bench.cpu_peers.models import SHAPES, texts
 from bench.cpu_peers.page import markdown, ratio
-from bench.cpu_peers.worker import EngineError, Ready
+from bench.cpu_peers.worker import EngineError
 
 SETUP = Setup("BERT-base", 16, None, 2)
 
@@ -87,7 +88,8 @@ def test_the_page():
 class FakeWorker:
     """Answers at once. `log` gets every name that is asked, and what is closed."""
 
-    def __init__(self, engine, setup):
+    def __init__(self, set_up):
+        engine = set_up.args[0]
         self.name, self.log = engine, FakeWorker.log
         if engine == "torch.compile bf16":
             raise EngineError("cannot\nbe built")
@@ -95,7 +97,7 @@ class FakeWorker:
         logits = torch.zeros(4, 2)
         self.ready = Ready("a way", logits if engine == JUDGE else logits + wrong)
 
-    def time(self):
+    def turn(self):
         self.log.append(self.name)
         if self.name == "OpenVINO bf16" and self.log.count(self.name) == 2:
             raise EngineError("its process ended with -9")
@@ -137,10 +139,10 @@ def test_every_engine_is_asked_once_a_round_in_an_order_drawn_anew(log):
 
 
 def test_without_the_model_itself_nothing_is_timed(log, monkeypatch):
-    def failing(engine, setup):
-        if engine == JUDGE:
+    def failing(set_up):
+        if set_up.args[0] == JUDGE:
             raise EngineError("no memory")
-        return FakeWorker(engine, setup)
+        return FakeWorker(set_up)
 
     monkeypatch.setattr(of_cell, "Worker", failing)
     found = of_cell.measured(SETUP, {}, rounds=1)["engines"]
