@@ -13,10 +13,7 @@ an interruption loses one of them; what differs from the model's own answers is 
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.util
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -28,11 +25,11 @@ from typing import Any
 from bench.cpu_peers import LENGTHS, PAGE, RESULTS
 from bench.cpu_peers.cell import measured
 from bench.cpu_peers.engines import Setup
+from bench.cpu_peers.environment import environment, require_packages
 from bench.cpu_peers.export import export
 from bench.cpu_peers.models import SHAPES
 from bench.cpu_peers.page import markdown
-from bench.gpu.environment import commit
-from eefast.measure import host, versions, write_whole
+from eefast.measure import write_whole
 
 PACKAGES = ("openvino", "nncf", "onnx", "onnxruntime")
 
@@ -48,9 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.rounds < 1:
         parser.error(f"--rounds must be 1 or more, got {options.rounds}")
     if not options.results:
-        missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-        if missing:
-            sys.exit(f"{', '.join(missing)} not installed: `make peers`, or the extra [peers]")
+        require_packages(*PACKAGES)
         measure(options.rounds)
     write_whole(PAGE, markdown(json.loads(RESULTS.read_text())))
     print(PAGE)
@@ -58,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def measure(rounds: int) -> None:
     """Measure all shapes and lengths, and write both files after each."""
-    results: dict[str, Any] = {"environment": environment(), "rounds": rounds, "cells": []}
+    results: dict[str, Any] = {"environment": environment(*PACKAGES), "rounds": rounds, "cells": []}
     for shape in SHAPES:
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
@@ -71,28 +66,6 @@ def measure(rounds: int) -> None:
                 results["cells"].append(measured(setup, failed, rounds))
                 write_whole(RESULTS, json.dumps(results, indent=1) + "\n")
                 write_whole(PAGE, markdown(results))
-
-
-def environment() -> dict[str, Any]:
-    """Where and with what all this is measured."""
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": commit(),
-        **host(),
-        "flags": flags(),
-        "load": os.getloadavg()[0],  # of the minute before: what else ran here
-        "versions": versions("eefast", "torch", "transformers", *PACKAGES),
-    }
-
-
-def flags() -> list[str]:
-    """The processor's vector instructions, as Linux names them; [] where it does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return []
-    names = next((x.split(":", 1)[1].split() for x in lines if x.startswith("flags")), [])
-    return [name for name in names if name.startswith(("avx", "amx", "fma"))]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -75,30 +75,43 @@ def openvino(file: str, *rest: str) -> Callable[[Setup], dict[str, Run]]:
     """
 
     def ways(setup: Setup) -> dict[str, Run]:
-        import openvino as ov
-
-        core, found = ov.Core(), {}
-        able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        usable = [hint for hint in rest if hint == "f32" or hint.upper() in able]
-        if not usable:
-            raise RuntimeError(f"OpenVINO has no {' or '.join(rest)} on this processor")
-        for hint in usable:
-            for shapes, length in ("any length", -1), ("one length", setup.length):
-                model = core.read_model(setup.folder / file)
-                model.reshape({put.any_name: ov.PartialShape([1, length]) for put in model.inputs})
-                config = {
-                    "PERFORMANCE_HINT": "LATENCY",
-                    "INFERENCE_NUM_THREADS": setup.threads,
-                    "INFERENCE_PRECISION_HINT": hint,
-                }
-                request = core.compile_model(model, "CPU", config).create_infer_request()
-                found[f"{shapes}, {hint}"] = _infer(request)
-        return found
+        return {
+            f"{shapes}, {hint}": openvino_request(setup.folder / file, length, setup.threads, hint)
+            for hint in openvino_hints(rest)
+            for shapes, length in (("any length", -1), ("one length", setup.length))
+        }
 
     return ways
 
 
-def _infer(request: Any) -> Run:
+def openvino_hints(wanted: Sequence[str]) -> list[str]:
+    """Those precisions that OpenVINO has on this processor.
+
+    Raises:
+        RuntimeError: it has none of them.
+    """
+    import openvino as ov
+
+    able = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    usable = [hint for hint in wanted if hint == "f32" or hint.upper() in able]
+    if not usable:
+        raise RuntimeError(f"OpenVINO has no {' or '.join(wanted)} on this processor")
+    return usable
+
+
+def openvino_request(file: Path, length: int, threads: int, hint: str) -> Run:
+    """A model set up for single texts of a length, or of any (-1)."""
+    import openvino as ov
+
+    core = ov.Core()
+    model = core.read_model(file)
+    model.reshape({put.any_name: ov.PartialShape([1, length]) for put in model.inputs})
+    config = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": hint,
+    }
+    request = core.compile_model(model, "CPU", config).create_infer_request()
     return lambda **inputs: request.infer(inputs, share_inputs=True)[0]
 
 

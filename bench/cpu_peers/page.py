@@ -71,7 +71,7 @@ def ratio(cell: Cell, precision: str) -> Ratio | None:
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The whole page, of the cells that there are."""
-    parts = [_TEXT.format(rounds=results["rounds"]), _environment(results["environment"])]
+    parts = [_TEXT.format(rounds=results["rounds"]), environment_line(results["environment"])]
     for shape in dict.fromkeys(cell["shape"] for cell in results["cells"]):
         cells = [cell for cell in results["cells"] if cell["shape"] == shape]
         parts += [f"\n## {shape}\n", _ratios(cells), "", _times(cells), ""]
@@ -82,7 +82,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _environment(where: Mapping[str, Any]) -> str:
+def environment_line(where: Mapping[str, Any]) -> str:
+    """Where and with what something was measured."""
     versions = ", ".join(
         f"{name} {version or 'none'}" for name, version in where["versions"].items()
     )

@@ -1,0 +1,119 @@
+"""Early exit in packed layers against OpenVINO, on the demo's test texts, one at a time.
+
+    python -m bench.cpu_texts             # after `make demo`; with the extra [peers]; 15 minutes
+    python -m bench.cpu_texts --results   # the page again, from the committed figures
+
+Every engine runs in a process of its own. They are asked in turn, and all but the asked one are
+stopped. Nothing else should run meanwhile. Writes docs/cpu_texts.json and docs/cpu_texts.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from bench.cpu_peers.environment import environment, require_packages
+from bench.cpu_peers.worker import Engine, Worker
+from bench.cpu_texts import OWN, PAGE, PEERS, PRECISIONS, RESULTS
+from bench.cpu_texts.data import texts
+from bench.cpu_texts.engines import Answers, openvino, ours
+from bench.cpu_texts.export import export
+from bench.cpu_texts.page import markdown
+from eefast.measure import take_turns, write_whole
+
+HINTS = {"OpenVINO fp32": ("f32",), "OpenVINO int8": ("f32", "bf16")}
+"""Precisions of what is not int8 in a file."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; see the module's docstring."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", action="store_true", help="measure nothing")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each engine and policy")
+    options = parser.parse_args(arguments)
+    if options.rounds < 1:
+        parser.error(f"--rounds must be 1 or more, got {options.rounds}")
+    if not options.results:
+        require_packages("openvino", "nncf")
+        write_whole(RESULTS, json.dumps(measured(options.rounds), indent=1) + "\n")
+    write_whole(PAGE, markdown(json.loads(RESULTS.read_text())))
+    print(PAGE)
+
+
+def measured(rounds: int) -> dict[str, Any]:
+    """What every engine answers and how long it takes, by engine and policy."""
+    results: dict[str, Any] = {"environment": environment("openvino", "nncf"), "rounds": rounds}
+    threads, labels = results["environment"]["threads"], texts("test").labels
+    with tempfile.TemporaryDirectory() as made, ExitStack() as ends:
+        # In a process of its own: what it needs of memory is then free again.
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            files = pool.submit(export, Path(made)).result()
+        set_ups: dict[str, Callable[[], Engine]] = {
+            name: partial(ours, name) for name in (OWN, *PRECISIONS)
+        }
+        set_ups |= {name: partial(openvino, files[name], HINTS[name], threads) for name in PEERS}
+        workers: dict[str, Worker] = {}
+        for name, set_up in tqdm(set_ups.items(), desc="answering all texts", disable=None):
+            workers[name] = Worker(set_up)
+            ends.callback(workers[name].close)
+        print("timing", file=sys.stderr, flush=True)
+        times = _times(workers, rounds)
+    own = workers[OWN].ready[1]
+    results["texts"] = len(labels)
+    results["engines"] = [
+        {
+            "engine": name,
+            "policy": policy,
+            "way": worker.ready[0],
+            **_compared(answers, own[policy], labels),
+            "ms": times[name, policy],
+        }
+        for name, worker in workers.items()
+        for policy, answers in worker.ready[1].items()
+    ]
+    return results
+
+
+def _times(workers: Mapping[str, Worker], rounds: int) -> dict[tuple[str, str], list[list[float]]]:
+    """Of each engine and policy: the milliseconds of each text, by round."""
+    kept: dict[tuple[str, str], list[list[float]]] = {
+        (name, policy): [] for name, worker in workers.items() for policy in worker.ready[1]
+    }
+
+    def ask(name: str, policy: str) -> float:
+        ms = workers[name].turn(policy)
+        kept[name, policy].append([round(x, 4) for x in ms])
+        return float(sum(ms))
+
+    def asking(name: str, policy: str) -> Callable[[None], Callable[[], float]]:
+        return lambda _: partial(ask, name, policy)
+
+    turns = {" ".join(key): asking(*key) for key in kept}
+    take_turns(turns, {"": lambda call: call()}, (None,), rounds=(rounds, rounds), progress=True)
+    return {key: of_rounds[1:] for key, of_rounds in kept.items()}  # the first warms up
+
+
+def _compared(answers: Answers, own: Answers, labels: Any) -> dict[str, Any]:
+    return {
+        "accuracy": float((answers.predictions == labels).double().mean()),
+        "layers": float(answers.exit_layers.double().mean()),
+        "exits_changed": int((answers.exit_layers != own.exit_layers).sum()),
+        "answers_changed": int((answers.predictions != own.predictions).sum()),
+    }
+
+
+if __name__ == "__main__":
+    main()
