@@ -20,7 +20,7 @@ CALIBRATION_TEXTS = 300
 
 @torch.no_grad()
 def export(folder: Path) -> dict[str, dict[str, Path]]:
-    """By engine and policy, the files. In a process of its own, as `bench.cpu_peers.export` says."""
+    """By engine and policy, the files; in a process of its own, as in `bench.cpu_peers.export`."""
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     import nncf
     import openvino as ov
