@@ -278,6 +278,8 @@ class CompiledModel(PreTrainedModel):
             policy.check(model.num_exits, model.num_classes, similarity=model.has_similarity)
         if table is not None:
             plan.table.copy_(table)
+        if isinstance(self._layers, PackedLayers):
+            self._runtime = self._new_runtime()  # with the embeddings that the model has now
         self._plan = plan  # complete: another thread may call from now on
         self._modes = modes(self.model.backbone)
         # A scorer that is a row of the classifier, and a cascade in low precision, make the plan's

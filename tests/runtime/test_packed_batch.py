@@ -96,6 +96,19 @@ def test_a_policy_or_weights_that_are_changed_hold_from_the_next_call_on():
     assert not torch.equal(fast(**inputs).logits, before.logits)
 
 
+def test_other_embeddings_are_taken_when_the_policy_is_assigned():
+    fast = compiled(Never())
+    fast.model.backbone.resize_token_embeddings(120, mean_resizing=False)
+    fast.policy = Never()
+    ids = torch.tensor([[3, 119]])
+    backbone = fast.backbone
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            backbone.start({"input_ids": ids})[0], fast.model.layers.start({"input_ids": ids})[0]
+        )
+    assert fast(input_ids=ids).logits.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("options", "impl"),
     [({"readout": "mean"}, "auto"), ({}, "reference")],
