@@ -1,6 +1,6 @@
-"""Writes the README's table from the committed reports of two demo runs.
+"""Writes the README's tables from the committed figures of two demo runs and of bench.cpu_texts.
 
-python -m bench.readme           rewrite the table in README.md
+python -m bench.readme           rewrite the tables in README.md
 python -m bench.readme --check   exit 1 if README.md does not say what the report says
 """
 
@@ -10,12 +10,15 @@ import sys
 from typing import Any
 
 from bench import ROOT
+from bench.cpu_texts import RESULTS
+from bench.cpu_texts.page import short
 from eefast.demo.report import against_fixed_depth, gains, report_rows
 from eefast.measure import markdown_table, write_whole
 
 REPORTS = {task: ROOT / "docs" / "demo" / task / "report.json" for task in ("tweets", "reviews")}
 README = ROOT / "README.md"
-BEGIN, END = "<!-- demo: begin -->\n", "<!-- demo: end -->\n"
+DEMO, ENGINES = "demo", "engines"
+"""The parts of the README that are written here, each between two marks."""
 
 
 COLUMNS = [
@@ -27,6 +30,12 @@ COLUMNS = [
 def reports() -> dict[str, Any]:
     """The committed reports by task."""
     return {task: json.loads(path.read_text()) for task, path in REPORTS.items()}
+
+
+def engines() -> dict[str, Any]:
+    """The committed figures of `bench.cpu_texts`."""
+    figures: dict[str, Any] = json.loads(RESULTS.read_text())
+    return figures
 
 
 def table(report: dict[str, Any]) -> str:
@@ -57,12 +66,16 @@ def in_words(report: dict[str, Any]) -> str:
     )
 
 
-def rewritten(readme: str, of_task: dict[str, Any]) -> str:
-    """The README's text with the figures of the reports, by task, between its two marks."""
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
+def rewritten(readme: str, of_task: dict[str, Any], of_engines: dict[str, Any]) -> str:
+    """The README's text with the figures of the demo's reports, by task, and of the engines."""
     figures = f"{table(of_task['tweets'])}\n{in_words(of_task['reviews'])}"
-    return before + BEGIN + figures + END + after
+    return _with(_with(readme, DEMO, figures), ENGINES, short(of_engines))
+
+
+def _with(text: str, part: str, figures: str) -> str:
+    begin, end = f"<!-- {part}: begin -->\n", f"<!-- {part}: end -->\n"
+    before, rest = text.split(begin)
+    return before + begin + figures + end + rest.split(end)[1]
 
 
 def main() -> None:
@@ -71,9 +84,9 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
     old = README.read_text()
-    new = rewritten(old, reports())
+    new = rewritten(old, reports(), engines())
     if check and new != old:
-        sys.exit(f"{README.name} does not say what docs/demo says: run python -m bench.readme")
+        sys.exit(f"{README.name} has not the committed figures: run python -m bench.readme")
     write_whole(README, new)
 
 
