@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from bench.cpu_peers.environment import environment, require_packages
 from bench.cpu_peers.worker import Engine, Worker
-from bench.cpu_texts import OWN, PAGE, PEERS, PRECISIONS, RESULTS
+from bench.cpu_texts import OWN, PAGE, PEERS, PRECISIONS, RESULTS, TIMED
 from bench.cpu_texts.data import texts
 from bench.cpu_texts.engines import Answers, openvino, ours
 from bench.cpu_texts.export import export
@@ -110,6 +110,7 @@ def _compared(answers: Answers, own: Answers, labels: Any) -> dict[str, Any]:
     return {
         "accuracy": float((answers.predictions == labels).double().mean()),
         "layers": float(answers.exit_layers.double().mean()),
+        "layers_timed": float(answers.exit_layers[:TIMED].double().mean()),
         "exits_changed": int((answers.exit_layers != own.exit_layers).sum()),
         "answers_changed": int((answers.predictions != own.predictions).sum()),
     }

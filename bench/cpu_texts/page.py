@@ -26,8 +26,8 @@ against the model's own layers under the same policy.
 Every engine has a process of its own, with {threads} threads. In each of {rounds} rounds every
 row is asked once, in an order drawn anew, and whoever is not asked is stopped. p50 is the median
 text. The time against {judge} is that of all {timed} texts: the median over the rounds, from the
-lowest to the highest. The last column is the speed-up over full depth of the same layers, over
-the layer speed-up: 1 is what a decision without any cost would give.
+lowest to the highest. The last column is the speed-up over full depth of the same layers, over the
+layer speed-up of the timed texts: 1 is what a decision without any cost would give.
 """
 
 
@@ -62,7 +62,7 @@ class Row(NamedTuple):
             f"{self.speedup:.2f}x",
             f"{np.median(np.median(found['ms'], axis=0)):.2f}",
             f"{ratio:.2f} ({low:.2f} to {high:.2f})",
-            f"{wall / self.speedup:.2f}",
+            f"{wall * float(found['layers_timed']) / LAYERS:.2f}",
         ]
 
 
@@ -128,7 +128,8 @@ def short(results: Mapping[str, Any]) -> str:
         f"MiniLM with six exits on {results['texts']} held-out {TASK}; one text at a time, "
         f"{where['threads']} threads of {where['cpu']}. Time: of {TIMED} texts, against {JUDGE} "
         f"at {NEVER}, the median of {results['rounds']} rounds and from lowest to highest; one "
-        "process per engine, in turn. The standard error of an accuracy is 0.006. More engines and "
+        f"process per engine, in turn. {_stops(by_name['int8', EXITS])} The standard error of an "
+        "accuracy is 0.006. More engines and "
         "precisions: [docs/cpu_texts.md](docs/cpu_texts.md).\n"
     )
 
@@ -160,7 +161,15 @@ def headline(results: Mapping[str, Any]) -> list[str]:
             f"- {ratio:.2f} ({low:.2f} to {high:.2f}) of the time of {_title(key[0])} at {key[1]}, "
             f"whose accuracy is {other['accuracy']:.4f}"
         )
-    return lines
+    return [*lines, "", _stops(ours)]
+
+
+def _stops(row: Row) -> str:
+    found = row.found
+    return (
+        f"{EXITS} stops the timed texts after {found['layers_timed']:.2f} layers on average, and all "
+        f"of them after {found['layers']:.2f}."
+    )
 
 
 def _totals(found: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -20,7 +20,8 @@ def engine(name, policy):
     ms = LAYERS[policy] * (2.0 if name == JUDGE else 1.0)
     return {
         "engine": name, "policy": policy, "way": f"way of {name}", "accuracy": 0.79,
-        "layers": LAYERS[policy], "exits_changed": 3, "answers_changed": 2,
+        "layers": LAYERS[policy], "layers_timed": LAYERS[policy] * 0.8,
+        "exits_changed": 3, "answers_changed": 2,
         "ms": [[ms, ms], [2 * ms, 2 * ms], [ms, ms]],
     }  # fmt: skip
 
@@ -44,7 +45,7 @@ def test_times_are_compared_within_a_round():
     by_name = {(row.found["engine"], row.found["policy"]): row for row in rows(RESULTS)}
     assert by_name["int8", NEVER].against(by_name[JUDGE, NEVER].found) == (0.5, 0.5, 0.5)
     assert by_name["int8", EXITS].cells == [
-        EXITS, "int8", "0.7900", "3", "2", "2.00x", "3.00", "0.25 (0.25 to 0.25)", "1.00",
+        EXITS, "int8", "0.7900", "3", "2", "2.00x", "3.00", "0.25 (0.25 to 0.25)", "0.80",
     ]  # fmt: skip
 
 
@@ -52,6 +53,7 @@ def test_the_headline_compares_with_both_depths_of_both_engines():
     lines = [line for line in headline(RESULTS) if line.startswith("-")]
     assert [line.split()[1] for line in lines] == ["0.25", "0.38", "0.50", "0.75"]
     assert f"of {JUDGE} at {CUT}" in lines[1]
+    assert "after 2.40 layers on average, and all of them after 3.00" in headline(RESULTS)[-1]
 
 
 def test_the_page_is_made_again_from_the_figures(tmp_path, monkeypatch):
