@@ -167,8 +167,8 @@ def headline(results: Mapping[str, Any]) -> list[str]:
 def _stops(row: Row) -> str:
     found = row.found
     return (
-        f"{EXITS} stops the timed texts after {found['layers_timed']:.2f} layers on average, and all "
-        f"of them after {found['layers']:.2f}."
+        f"{EXITS} stops the timed texts after {found['layers_timed']:.2f} layers on average, and "
+        f"all of them after {found['layers']:.2f}."
     )
 
 
