@@ -1,7 +1,5 @@
 """Packed linear layers, on every instruction set that runs here, against float64."""
 
-import ctypes
-import mmap
 import os
 import signal
 import threading
@@ -12,7 +10,8 @@ import torch.nn.functional as F
 
 from eefast.ops import _native  # noqa: F401  (loads the ops)
 
-SETS = torch.ops.eefast.cpp_layer_instruction_sets()
+from .conftest import SETS
+
 DTYPES = ["float32", "bfloat16", "int8"]
 pack, linear = torch.ops.eefast.pack_linear, torch.ops.eefast.packed_linear
 ACTIVATIONS = {
@@ -23,13 +22,6 @@ ACTIVATIONS = {
     "silu": F.silu,
 }
 EPS = 2.0**-24
-
-
-@pytest.fixture(params=SETS)
-def instruction_set(request):
-    before = torch.ops.eefast.cpp_use_layer_instruction_set(request.param)
-    yield request.param
-    torch.ops.eefast.cpp_use_layer_instruction_set(before)
 
 
 def case(rows, outputs, inputs):
@@ -115,30 +107,6 @@ def test_a_row_does_not_know_the_others(instruction_set, dtype):
     assert torch.equal(strange[others], together[others])
     assert strange[3].isnan().all()
     assert not strange[20].isfinite().any()
-
-
-def guarded(tensor):
-    """A copy that ends where memory ends."""
-    data = tensor.contiguous().view(torch.uint8).flatten()
-    pages = -(-max(len(data), 1) // mmap.PAGESIZE)
-    memory = mmap.mmap(-1, (pages + 1) * mmap.PAGESIZE)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    end = pages * mmap.PAGESIZE
-    libc = ctypes.CDLL(None, use_errno=True)
-    guard = ctypes.c_void_p(address + end)
-    assert libc.mprotect(guard, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
-    copy = torch.frombuffer(memory, dtype=torch.uint8, count=len(data), offset=end - len(data))
-    copy.copy_(data)
-    return copy.view(tensor.dtype).view(tensor.shape)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "outputs", "inputs"), [(1, 1, 1), (9, 49, 67), (33, 95, 5)])
-def test_nothing_is_read_beyond_the_ends(instruction_set, dtype, rows, outputs, inputs):
-    x, weight, bias, residual = case(rows, outputs, inputs)
-    packed = pack(guarded(weight), guarded(bias), dtype)
-    got = linear(guarded(x), guarded(packed), "silu", guarded(residual))
-    assert torch.equal(got, linear(x, packed, "silu", residual))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

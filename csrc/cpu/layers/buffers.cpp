@@ -11,18 +11,33 @@ namespace {
 
 constexpr int64_t kHugePage = 1 << 21;
 
+template <class Deleter>
+Tensor bytes_at(void* memory, int64_t bytes, Deleter free) {
+  return torch::stable::from_blob(
+      memory, {bytes}, {1}, torch::stable::Device(torch::headeronly::DeviceType::CPU),
+      ScalarType::Byte, free);
+}
+
+Tensor guarded_buffer_of(int64_t bytes) {
+  Arena size(nullptr);
+  size.take<std::byte>(bytes);
+  Memory memory = allocate(size.used());
+  std::byte* const begin = Arena(memory.get()).take<std::byte>(bytes);
+  const Free free = memory.get_deleter();
+  return bytes_at(begin, bytes, [all = memory.release(), free](void*) { free(all); });
+}
+
 }  // namespace
 
 Tensor buffer_of(int64_t bytes) {
+  if (memory_is_guarded()) return guarded_buffer_of(bytes);
   const int64_t alignment = bytes >= kHugePage ? kHugePage : 64;
   void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
   if (!memory) throw std::bad_alloc();
 #if defined(MADV_HUGEPAGE)
   if (alignment == kHugePage) madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: it may fail
 #endif
-  return torch::stable::from_blob(
-      memory, {bytes}, {1}, torch::stable::Device(torch::headeronly::DeviceType::CPU),
-      ScalarType::Byte, static_cast<void (*)(void*)>(std::free));
+  return bytes_at(memory, bytes, static_cast<void (*)(void*)>(std::free));
 }
 
 Bytes bytes_of(const char* name, const Tensor& packed, const char* maker) {

@@ -87,6 +87,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(eefast, m) {
   // For tests and benchmarks, as cpp_instruction_sets and cpp_use_instruction_set.
   m.def("cpp_layer_instruction_sets() -> str[]");
   m.def("cpp_use_layer_instruction_set(str name) -> str");
+  // For tests; see memory.h.
+  m.def("cpp_guard_memory(bool guarded) -> bool");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(eefast, CPU, m) {
@@ -98,4 +100,5 @@ STABLE_TORCH_LIBRARY_IMPL(eefast, CompositeExplicitAutograd, m) {
   m.impl("cpp_layer_kernel", TORCH_BOX(&eefast::cpu::layer_kernel));
   m.impl("cpp_layer_instruction_sets", TORCH_BOX(&eefast::cpu::layer_instruction_sets));
   m.impl("cpp_use_layer_instruction_set", TORCH_BOX(&eefast::cpu::use_layer_kernels));
+  m.impl("cpp_guard_memory", TORCH_BOX(&eefast::cpu::guard_memory));
 }
