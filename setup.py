@@ -38,8 +38,13 @@ def has_compiler() -> bool:
     return False
 
 
+# `make sanitize`: the CPU half in a build that ends with a report where it reads or writes beyond
+# memory, or does what C++ leaves undefined.
+SANITIZERS = ["-fsanitize=address,undefined"] if "EEFAST_SANITIZE" in os.environ else []
+OPTIMISATION = ["-O1", "-fno-sanitize-recover=all"] if SANITIZERS else ["-O3"]
+
 HOST_FLAGS = [
-    "-g0",
+    "-g1" if SANITIZERS else "-g0",
     "-fvisibility=hidden",
     # Otherwise messages would show the paths at which the extension and torch were built.
     f"-ffile-prefix-map={cpp_extension.include_paths()[0]}/=",
@@ -52,7 +57,7 @@ def cuda_half() -> dict[str, list[str]]:
     # A torch that is built for the CPU does not look for CUDA.
     home = cpp_extension.CUDA_HOME or os.environ.get("CUDA_HOME", "/usr/local/cuda")
     sources = glob("csrc/cuda/*.cu")
-    if not sources or not os.path.exists(os.path.join(home, "bin", "nvcc")):
+    if SANITIZERS or not sources or not os.path.exists(os.path.join(home, "bin", "nvcc")):
         return {"sources": []}
     cpp_extension.CUDA_HOME = home
     os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0;10.0;12.0+PTX")
@@ -84,9 +89,10 @@ def extension():
         depends=sorted(headers),
         define_macros=[("TORCH_TARGET_VERSION", "0x020b000000000000")],  # 2.11
         extra_compile_args={
-            "cxx": ["-O3", "-std=c++17", *HOST_FLAGS],
+            "cxx": [*OPTIMISATION, *SANITIZERS, "-std=c++17", *HOST_FLAGS],
             "nvcc": ["-O3", "-std=c++17", "-Xcompiler", ",".join(HOST_FLAGS)],
         },
+        extra_link_args=SANITIZERS + cuda.pop("extra_link_args", []),
         py_limited_api=True,
         **cuda,
     )
