@@ -18,7 +18,7 @@ _HIDDEN = {
 
 def attention_bias(
     attention_mask: Tensor | None,  # (B, T), any dtype; 0 hides a token
-    hidden: Tensor,  # (B, T, D)
+    hidden: Tensor,  # any, of the dtype and on the device of the hidden states
     implementation: str,  # the model's config._attn_implementation
 ) -> Tensor | None:
     """What is added to the attention scores: [B, 1, 1, T] in the dtype of `hidden`, or None.
@@ -45,12 +45,12 @@ def attention_bias(
 
 def window_bias(
     bias: Tensor | None,  # of `attention_bias`
-    hidden: Tensor,  # (B, T, D)
+    hidden: Tensor,  # any, of the dtype and on the device of the hidden states
+    tokens: int,  # T
     window: int,  # a token sees those at most so far from it, on both sides
     implementation: str,
 ) -> Tensor:
     """`bias` for layers that see a window: [B, 1, T, T], or [1, 1, T, T] where `bias` is None."""
-    tokens = hidden.shape[1]
     places = torch.arange(tokens, device=hidden.device)
     outside = (places[:, None] - places).abs() > window
     start = hidden.new_zeros((1, 1, tokens, tokens)) if bias is None else bias

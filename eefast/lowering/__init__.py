@@ -6,6 +6,7 @@ from eefast.lowering.packed import (
     PackedBackbone,
     PackedContext,
     PackedLayers,
+    PackedReadout,
     Precision,
     pack,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "PackedBackbone",
     "PackedContext",
     "PackedLayers",
+    "PackedReadout",
     "Precision",
     "Program",
     "pack",

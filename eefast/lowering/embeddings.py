@@ -66,17 +66,22 @@ class TokenEmbeddings:
         self._norm = norm.weight, torch.zeros(width) if norm.bias is None else norm.bias, norm.eps
         self._padding = getattr(module, "padding_idx", -1)
 
-    def __call__(self, inputs: Inputs) -> tuple[Tensor, bool]:
-        """The hidden states [B, T, D] float32 before layer 1, and whether the mask has a zero.
+    def __call__(self, inputs: Inputs, *, ragged: bool) -> tuple[Tensor, Tensor, bool]:
+        """The hidden states [R, D] float32 before layer 1, one text behind the other.
+
+        Also how many tokens of each text they are of, [B] int64, and whether the mask has a zero at
+        one of those.
 
         Args:
+            ragged: of each text, only the tokens up to the last that the mask shows; all of a text
+                without any. Else R is B T.
             inputs: `input_ids` [B, T], and `token_type_ids` and `position_ids`, [B or 1, T], where
                 the model has tables for them; int64 or int32. `attention_mask` [B, T] or none.
 
         Raises:
             RuntimeError: ids that a table does not have.
         """
-        embedded: tuple[Tensor, bool] = torch.ops.eefast.embed_tokens.default(
+        embedded: tuple[Tensor, Tensor, bool] = torch.ops.eefast.embed_tokens.default(
             inputs["input_ids"],
             inputs.get("token_type_ids"),
             # ModernBERT's are for the rotation of its layers.
@@ -85,6 +90,7 @@ class TokenEmbeddings:
             *self._tables,
             *self._norm,
             self._padding,
+            ragged,
         )
         return embedded
 

@@ -31,7 +31,7 @@ class CannotLowerError(Exception):
 def check_module(
     module: nn.Module, classes: tuple[str, ...], also: tuple[type[nn.Module], ...] = ()
 ) -> None:
-    """Refuse a layer, or embeddings, that compute something else than class and weights say.
+    """Refuse a layer, embeddings or a norm that compute something else than class and weights say.
 
     Args:
         module: to be lowered.
@@ -44,7 +44,7 @@ def check_module(
             parameters that are not plain tensors.
     """
     name = type(module).__name__
-    if name not in classes or not _is_known(module):
+    if name not in classes or not (type(module) in _PLAIN or _is_known(module)):
         raise CannotLowerError(f"it is {_class(module)}; wanted {' or '.join(classes)}")
     for path, part in module.named_modules():
         where = f"{name}.{path}" if path else name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from eefast.backbones import Backbone, Context, Inputs
 from eefast.backbones.families import EncoderBackbone
 from eefast.lowering.embeddings import embeddings_of
 from eefast.lowering.families import program_of
+from eefast.lowering.modules import CannotLowerError, check_module, norm
 from eefast.lowering.program import Block, Linear, Norm, NotLowered, Program
 from eefast.ops import _native
 
@@ -144,6 +145,24 @@ class PackedContext(Context):
         return PackedContext(own, self.layers.operands(own), self.layers)
 
 
+class Ragged(NamedTuple):
+    """A batch without padding behind its texts."""
+
+    hidden: Tensor  # (R, D) float32: the tokens of all samples, one sample behind the other
+    lengths: Tensor  # (B,) int64: how many tokens each has
+    tokens: int  # T, the axis of what is in `operands`
+    operands: PackedOperands
+
+
+class PackedReadout(NamedTuple):
+    """What exits read, as `packed_stages` takes it."""
+
+    mean: bool  # over the tokens, instead of the first
+    weight: Tensor | None  # (D,) float32, of a norm that tokens pass before; None: none
+    bias: Tensor | None
+    eps: float
+
+
 class PackedBackbone(Backbone):
     """A backbone whose layers are packed, and its embeddings one op where they are known.
 
@@ -165,23 +184,49 @@ class PackedBackbone(Backbone):
         self.layers = layers
         self._embed = embeddings_of(inner)
 
-    @property
-    def reads_first_token(self) -> bool:
-        """Whether an exit reads the first token of a row as it is."""
-        return self._inner.reads_first_token
-
     def check_ids(self, inputs: Inputs) -> None:
         self._inner.check_ids(inputs)
 
     def start(self, inputs: Inputs) -> tuple[Tensor, PackedContext]:
         inner, embed = self._inner, self._embed
         if embed is not None and "input_ids" in inputs:
-            hidden, hides = embed(inputs)
-            context = inner.context(hidden, inputs["attention_mask"] if hides else None, inputs)
+            samples, tokens = inputs["input_ids"].shape
+            rows, _, hides = embed(inputs, ragged=False)
+            hidden = rows.view(samples, tokens, self.widths[0])
+            mask = inputs["attention_mask"] if hides else None
+            context = inner.context(hidden, tokens, mask, inputs)
         else:
             hidden, context = inner.start(inputs)
         packed = self.layers
         return hidden.contiguous(), PackedContext(context, packed.operands(context), packed)
+
+    def start_ragged(self, inputs: Inputs) -> Ragged:
+        """As `start`, without the padding behind the last token that the mask shows."""
+        inner, embed = self._inner, self._embed
+        if embed is not None and "input_ids" in inputs:
+            tokens = inputs["input_ids"].shape[1]
+            rows, lengths, hides = embed(inputs, ragged=True)
+            mask = inputs["attention_mask"] if hides else None
+            context = inner.context(rows, tokens, mask, inputs)
+        else:
+            hidden, context = inner.start(inputs)
+            tokens = hidden.shape[1]
+            rows, lengths = without_padding(hidden, inputs.get("attention_mask"))
+        return Ragged(rows, lengths, tokens, self.layers.operands(context))
+
+    def ragged_readout(self) -> PackedReadout | None:
+        """What exits read, with the norm's own weights; None: an op cannot compute it."""
+        final = self._inner.final_norm()
+        if final is None:
+            return PackedReadout(self._inner.reads_mean, None, None, 0.0)
+        try:
+            check_module(final, ("LayerNorm",))
+        except CannotLowerError:
+            return None
+        stated = norm(final)
+        assert stated is not None
+        vectors = _vectors(stated, self.widths[0])
+        return PackedReadout(self._inner.reads_mean, *vectors, stated.eps)
 
     def layer(self, index: int, hidden: Tensor, context: Any) -> Tensor:
         return self.run(range(index, index + 1), hidden, context)
@@ -193,9 +238,23 @@ class PackedBackbone(Backbone):
         return self._inner.readout(index, hidden, context.own)
 
 
-def _vectors(norm: Norm | None, width: int) -> tuple[Tensor, Tensor]:
+def without_padding(hidden: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The rows [R, D] of `hidden` [B, T, D] up to the last that `mask` [B, T] shows, and how many.
+
+    All T of a sample of which it shows none.
+    """
+    samples, tokens, width = hidden.shape
+    if mask is None:
+        return hidden.reshape(-1, width), torch.full((samples,), tokens)
+    places = torch.arange(1, tokens + 1)
+    lengths = ((mask != 0) * places).amax(1)
+    lengths[lengths == 0] = tokens
+    return hidden[places <= lengths[:, None]], lengths
+
+
+def _vectors(of: Norm | None, width: int) -> tuple[Tensor, Tensor]:
     """Weight and bias [D] float32 of a norm."""
-    weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
+    weight, bias = (None, None) if of is None else (of.weight, of.bias)
     return (
         torch.ones(width) if weight is None else weight.float(),
         torch.zeros(width) if bias is None else bias.float(),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -30,8 +31,8 @@ class Batch:
     """The rows of one call: their hidden states, and the state that the exits write.
 
     Its methods are the work of a call, to be done in order by whoever drives it: `start`, then
-    `run` for each stage, or `run_some`, with `keep` in between, and `finish`. They read nothing
-    back from the device.
+    `run` for each stage, with `keep` in between, and `finish`. They read nothing back from the
+    device.
     """
 
     backbone: Backbone
@@ -49,11 +50,7 @@ class Batch:
         Raises:
             ValueError: on the CPU, ids that the model has no embedding of.
         """
-        try:
-            self.hidden, self.context = self.backbone.start(inputs)
-        except (IndexError, RuntimeError):
-            self.backbone.check_ids(inputs)
-            raise
+        self.hidden, self.context = started(self.backbone, self.backbone.start, inputs)
 
     def run(self, stage: Stage) -> None:
         """The layers of a stage and the exit after them."""
@@ -66,11 +63,6 @@ class Batch:
         self.hidden = hidden = backbone.run(layers, hidden, context)
         vectors, offsets = backbone.readout(layers.stop - 1, hidden, context)
         self._decide(stage, vectors, offsets)
-
-    def run_some(self, stages: Sequence[Stage], first: int) -> int:
-        """Run stage `first`, and more as long as no sample has exited; how many were run."""
-        self.run(stages[first])
-        return 1
 
     def _leave(self, read: Read, vectors: Tensor, offsets: Tensor | None) -> None:
         """An exit's logits, for the next to read; all else that its step writes is put aside."""
@@ -192,6 +184,14 @@ class Batches:
         """A batch that has not been started, with a copy of the policy table as it is now.
 
         Raises:
+            ValueError: as `begin` and `of`.
+        """
+        return self.of(plan, *self.begin(plan, inputs))
+
+    def begin(self, plan: Plan, inputs: Inputs) -> tuple[Tensor, ExitState]:
+        """A copy of the policy table as it is now, and the state before the first exit.
+
+        Raises:
             ValueError: inputs that the backbone cannot take or that are on another device, or more
                 rows than the implementation asked for takes.
         """
@@ -199,8 +199,7 @@ class Batches:
         check_devices(inputs, self._on)
         self._exit_step_for(samples)  # at the door, not after the first layers
         # Before the layers, which fill the caches: after them it costs half as much again.
-        table, state = plan.begin(samples, self._num_classes, self._device)
-        return self.of(plan, table, state)
+        return plan.begin(samples, self._num_classes, self._device)
 
     def of(self, plan: Plan, table: Tensor, state: ExitState) -> Batch:
         """A batch that has not been started, for a plan's stages, with a table and a state.
@@ -214,6 +213,22 @@ class Batches:
         return SimilarityBatch(
             *common, similarity_step=self._similarity_step(), head=plan.stages[-1].head
         )
+
+
+_Started = TypeVar("_Started")
+
+
+def started(backbone: Backbone, start: Callable[[Inputs], _Started], inputs: Inputs) -> _Started:
+    """What a backbone's `start` gives.
+
+    Raises:
+        ValueError: on the CPU, ids that the model has no embedding of.
+    """
+    try:
+        return start(inputs)
+    except (IndexError, RuntimeError):
+        backbone.check_ids(inputs)
+        raise
 
 
 def check_devices(inputs: Inputs, device: torch.device) -> None:

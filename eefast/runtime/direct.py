@@ -6,6 +6,7 @@ Reading it through a numpy view costs 50 ns, where a tensor's `.item()` costs te
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -14,9 +15,9 @@ import torch
 from eefast.backbones import Backbone, Inputs
 from eefast.lowering import PackedBackbone
 from eefast.ops import ExitState, Impl
-from eefast.runtime.batch import Batches
-from eefast.runtime.packed_batch import PackedBatches
-from eefast.runtime.plan import Plan
+from eefast.runtime.batch import Batch, Batches
+from eefast.runtime.packed_stages import PackedPlans
+from eefast.runtime.plan import Plan, Stage
 from eefast.runtime.stats import CallStats, RuntimeStats
 
 ROWS_COPIED_PER_LAYER_ROW = 64
@@ -41,41 +42,52 @@ class DirectRuntime:
     options: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, backbone: Backbone, num_classes: int, impl: Impl) -> None:
-        self._batches = (
-            PackedBatches(backbone, num_classes, impl)
+        self._batches = Batches(backbone, num_classes, impl)
+        self._packed = (
+            PackedPlans(backbone, num_classes, impl)
             if isinstance(backbone, PackedBackbone)
-            else Batches(backbone, num_classes, impl)
+            else None
         )
 
     def run(self, plan: Plan, inputs: Inputs, stats: RuntimeStats | None = None) -> ExitState:
         """See `Runtime.run`."""
-        batch = self._batches.open(plan, inputs)
-        state, samples = batch.state, batch.size
+        table, state = self._batches.begin(plan, inputs)
+        samples = len(state.score)
         if not samples:
             return state
-        batch.start(inputs)
-        evictions, done = 0, 0
-        while True:
-            done += batch.run_some(plan.stages, done)
-            stage = plan.stages[done - 1]
-            if done == len(plan.stages) or not state.running.numpy()[stage.exit - 1]:
-                break
-            if samples > 1:
-                exit_layer, rows = state.exit_layer.numpy(), batch.rows
-                of_rows = exit_layer if rows is None else exit_layer[rows.numpy()]
-                stay = np.flatnonzero(of_rows == 0)
-                if _evicting_pays(batch.size, len(stay)):
-                    index = torch.from_numpy(stay)
-                    batch.keep(index, index if rows is None else rows[index])
-                    evictions += 1
-        batch.finish()
+        packed = None if self._packed is None else self._packed.of(plan)
+        if packed is not None:
+            done, evictions = packed.run(inputs, table, state)
+        else:
+            batch = self._batches.of(plan, table, state)
+            batch.start(inputs)
+            done, evictions = _one_by_one(batch, plan.stages)
+            batch.finish()
         if stats is not None:
-            exit_steps = sum(met.exit <= stage.exit for met in plan.stages)
-            stats.add(CallStats(samples, stage.layers.stop - 1, 0, exit_steps, 0, evictions))
+            layers = plan.stages[done - 1].layers.stop - 1
+            stats.add(CallStats(samples, layers, 0, done, 0, evictions))
         return state
 
     def close(self) -> None:
         """There is nothing to give up."""
+
+
+def _one_by_one(batch: Batch, stages: Sequence[Stage]) -> tuple[int, int]:
+    """How many stages ran until all samples had exited, and how often rows were evicted."""
+    state, evictions = batch.state, 0
+    for done, stage in enumerate(stages, 1):
+        batch.run(stage)
+        if done == len(stages) or not state.running.numpy()[stage.exit - 1]:
+            break
+        if len(state.score) > 1:
+            exit_layer, rows = state.exit_layer.numpy(), batch.rows
+            of_rows = exit_layer if rows is None else exit_layer[rows.numpy()]
+            stay = np.flatnonzero(of_rows == 0)
+            if _evicting_pays(batch.size, len(stay)):
+                index = torch.from_numpy(stay)
+                batch.keep(index, index if rows is None else rows[index])
+                evictions += 1
+    return done, evictions
 
 
 def _evicting_pays(rows: int, stay: int) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import eefast
 from eefast.lowering.embeddings import TokenEmbeddings, embeddings_of
+from eefast.lowering.packed import without_padding
 from eefast.policies import Never
 
 from ..backbones.families import PAD
@@ -64,9 +65,9 @@ def test_an_op_computes_what_the_embeddings_of_transformers_do(name):
         assert measure.dtype == torch.float64
         rounding = torch.finfo(torch.float32).eps * measure.abs().max()
         allowed = 2 * (theirs.double() - measure).abs().max() + 2 * rounding
-        ours = embed(inputs)[0]
-        assert ours.shape == theirs.shape
-        assert (ours.double() - measure).abs().max() <= allowed, inputs
+        ours = embed(inputs, ragged=False)[0]
+        assert ours.shape == theirs.flatten(0, 1).shape
+        assert (ours.view_as(measure).double() - measure).abs().max() <= allowed, inputs
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -74,10 +75,10 @@ def test_an_op_computes_what_the_embeddings_of_transformers_do(name):
 def test_each_text_is_embedded_as_alone(name):
     embed, batch = embeddings_of(case(name, "eager")[0]), ids(40, 20)
     assert embed is not None
-    together = embed({"input_ids": batch})[0]
-    for text, wanted in zip(batch, together, strict=True):
-        assert torch.equal(embed({"input_ids": text[None]})[0][0], wanted)
-    assert embed({"input_ids": batch[:0]})[0].shape == (0, 20, together.shape[-1])
+    together = embed({"input_ids": batch}, ragged=False)[0]
+    for text, wanted in zip(batch, together.split(20), strict=True):
+        assert torch.equal(embed({"input_ids": text[None]}, ragged=False)[0], wanted)
+    assert embed({"input_ids": batch[:0]}, ragged=False)[0].shape == (0, together.shape[-1])
 
 
 @torch.no_grad()
@@ -85,11 +86,11 @@ def test_the_tables_stay_the_models_own():
     model = tiny_model()
     embed, inputs = embeddings_of(model.layers), {"input_ids": ids(2, 5)}
     assert embed is not None
-    before = embed(inputs)[0]
+    before = embed(inputs, ragged=False)[0]
     model.backbone.embeddings.word_embeddings.weight[PAD:] += 1
-    after = embed(inputs)[0]
+    after = embed(inputs, ragged=False)[0]
     assert not torch.allclose(before, after)
-    torch.testing.assert_close(after, model.layers.start(inputs)[0])
+    torch.testing.assert_close(after, model.layers.start(inputs)[0].flatten(0, 1))
 
 
 @pytest.mark.parametrize("dtype", NUMBERS)
@@ -97,16 +98,55 @@ def test_the_tables_stay_the_models_own():
 def test_a_mask_with_a_zero_hides_something(dtype):
     embed, batch = embeddings_of(tiny_model().layers), ids(2, 5)
     assert embed is not None
+
+    def hides(mask: Tensor | None) -> bool:
+        inputs = {"input_ids": batch}
+        return embed(inputs if mask is None else {**inputs, "attention_mask": mask}, ragged=False)[
+            2
+        ]
+
     mask = torch.ones(2, 5, dtype=dtype)
-    assert not embed({"input_ids": batch, "attention_mask": mask})[1]
-    assert not embed({"input_ids": batch})[1]
+    assert not hides(mask)
+    assert not hides(None)
     for place in ((0, 0), (1, 4)):
         for zero in (0.0, -0.0):
             hiding = mask.clone()
             hiding[place] = zero
-            assert embed({"input_ids": batch, "attention_mask": hiding})[1]
-    row = hiding[1:].expand(2, -1)
-    assert embed({"input_ids": batch, "attention_mask": row})[1]
+            assert hides(hiding)
+    assert hides(hiding[1:].expand(2, -1))
+
+
+MASKS = [
+    # of one text; how many of its tokens there are without the padding behind, and whether one of
+    # these is hidden
+    ([1, 1, 1, 1, 1], 5, False),
+    ([1, 1, 1, 0, 0], 3, False),
+    ([1, 0, 0, 0, 0], 1, False),
+    ([0, 0, 1, 1, 1], 5, True),
+    ([1, 0, 1, 0, 0], 3, True),
+    ([0, 1, 0, 0, 0], 2, True),
+    ([0, 0, 0, 0, 0], 5, True),
+]
+
+
+@pytest.mark.parametrize("texts", [MASKS, MASKS[:3], MASKS[1:2], []], ids=len)
+@torch.no_grad()
+def test_padding_behind_a_text_is_left_out(texts):
+    """By the op, and, where embeddings are not its own, from the padded ones."""
+    model = tiny_model().layers
+    embed, batch = embeddings_of(model), ids(len(texts), 5)
+    assert embed is not None
+    mask = torch.tensor([shown for shown, *_ in texts], dtype=torch.int64).view(-1, 5)
+    inputs = {"input_ids": batch, "attention_mask": mask}
+    rows, lengths, hides = embed(inputs, ragged=True)
+    assert lengths.tolist() == [length for _, length, _ in texts]
+    assert hides == any(hidden for *_, hidden in texts)
+    padded = embed(inputs, ragged=False)[0].view(len(texts), 5, 32)
+    of_texts = [text[:length] for text, (_, length, _) in zip(padded, texts, strict=True)]
+    assert torch.equal(rows, torch.cat([*of_texts, padded[:0].flatten(0, 1)]))
+    other_rows, other_lengths = without_padding(padded, mask)
+    assert torch.equal(other_rows, rows)
+    assert torch.equal(other_lengths, lengths)
 
 
 def _hooked(embeddings: Any) -> None:
@@ -201,9 +241,9 @@ def test_arguments_of_the_op():
         tables=(table, table, table),
         norm=(vector, vector),
     ):
-        return embed_tokens(ids, types, places, mask, *tables, *norm, 1e-5, -1)
+        return embed_tokens(ids, types, places, mask, *tables, *norm, 1e-5, -1, False)
 
-    assert run()[0].shape == (2, 3, 4)
+    assert run()[0].shape == (6, 4)
     for change, message in [
         ({"ids": some[0]}, r"ids must be \[samples, tokens\]"),
         ({"ids": some.float()}, "ids must be int64 or int32"),
@@ -211,7 +251,8 @@ def test_arguments_of_the_op():
         ({"places": some.expand(2, 3)[[0, 0, 1]]}, "places must be int64"),
         ({"types": some, "tables": (table, None, table)}, "types must be None without"),
         ({"places": some, "tables": (table, table, None)}, "places must be None without"),
-        ({"mask": some[0]}, r"mask must be \[samples, tokens\]"),
+        ({"mask": some[0]}, r"mask must be \[2, 3\]"),
+        ({"mask": some[:1]}, r"mask must be \[2, 3\]"),
         ({"mask": some.to(torch.complex64)}, "mask must be of numbers"),
         ({"ids": some + 9}, "ids must be in 0..8, got 9"),
         ({"ids": torch.zeros(1, 10, dtype=torch.int64)}, "places must be in 0..8, got 9"),

@@ -55,7 +55,7 @@ EEFAST_INLINE void place_head(
 EEFAST_INLINE float weights_of(const Head& head, int64_t token, float* scores) {
   const int64_t tokens = head.tokens, padded = (tokens + kWidth - 1) / kWidth * kWidth;
   const float infinity = __builtin_inff();
-  const float* bias = head.bias ? head.bias + token * tokens : nullptr;
+  const float* bias = head.bias ? head.bias + token * head.bias_stride : nullptr;
   if (bias || head.mask) {
     for (int64_t t = 0; t < tokens; t += kWidth) {
       const int64_t left = tokens - t;

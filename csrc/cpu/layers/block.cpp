@@ -39,15 +39,15 @@ int64_t multiplications(const Block& block, int64_t rows) {
 // Where a block's intermediate rows lie. Those in the dtype of a linear layer have its row_bytes();
 // fp32 ones are written there at once.
 struct BlockRunner::Buffers {
-  Buffers(const Block& shapes, const Operands& operands, int64_t threads) {
+  Buffers(const Block& shapes, int64_t rows, int64_t tokens, int64_t threads) {
     Arena sizes(nullptr);
-    take(sizes, shapes, operands, threads);
+    take(sizes, shapes, rows, tokens, threads);
     memory = allocate(sizes.used());
     Arena arena(memory.get());
-    take(arena, shapes, operands, threads);
+    take(arena, shapes, rows, tokens, threads);
   }
 
-  void take(Arena& arena, const Block& block, const Operands& operands, int64_t threads);
+  void take(Arena& arena, const Block& block, int64_t rows, int64_t tokens, int64_t threads);
 
   Memory memory;
   float *sum, *normed, *qkv, *seen, *inner, *scratch;
@@ -56,8 +56,8 @@ struct BlockRunner::Buffers {
 };
 
 void BlockRunner::Buffers::take(
-    Arena& arena, const Block& block, const Operands& operands, int64_t threads) {
-  const int64_t rows = operands.samples * operands.tokens, width = block.header->width;
+    Arena& arena, const Block& block, int64_t rows, int64_t tokens, int64_t threads) {
+  const int64_t width = block.header->width;
   sum = arena.take<float>(rows * width);
   normed = arena.take<float>(rows * width);
   input = take_rows(arena, block.qkv, rows);
@@ -80,7 +80,7 @@ void BlockRunner::Buffers::take(
     inner_stride = block.up.outputs;
     inner = arena.take<float>(rows * inner_stride);
   }
-  scratch_of_thread = (attend_scratch(operands.tokens, block.header->head_width) + 15) / 16 * 16;
+  scratch_of_thread = (attend_scratch(tokens, block.header->head_width) + 15) / 16 * 16;
   scratch = arena.take<float>(threads * scratch_of_thread);
 }
 
@@ -88,10 +88,10 @@ void BlockRunner::Buffers::take(
 class BlockRunner::Walk {
  public:
   Walk(
-      const Block& shapes, const Buffers& buffers, const Operands& operands, Step* steps,
-      int64_t thread)
-      : width_(shapes.header->width), rows_(operands.samples * operands.tokens), to_(buffers),
-        operands_(operands), kernels_(active_layer_kernels()), step_(steps), thread_(thread) {}
+      const Block& shapes, const Buffers& buffers, const Operands& operands, const Samples& samples,
+      Step* steps, int64_t thread)
+      : width_(shapes.header->width), rows_(samples.rows), to_(buffers), operands_(operands),
+        samples_(samples), kernels_(active_layer_kernels()), step_(steps), thread_(thread) {}
 
   void run(const Block* blocks, int64_t count, const Block* after, const float* x, float* out) {
     Rows input{};
@@ -181,31 +181,34 @@ class BlockRunner::Walk {
     const BlockHeader& header = *block.header;
     const int64_t tokens = operands_.tokens, width = header.head_width;
     const int64_t all = header.heads * width;
-    (step_++)->run(thread_, operands_.samples * header.heads, [&](int64_t item) {
-      const int64_t sample = item / header.heads, head = item % header.heads;
-      const float* queries = to_.qkv + sample * tokens * to_.qkv_stride + head * width;
+    const auto spans = static_cast<int64_t>(samples_.spans.size());
+    (step_++)->run(thread_, spans * header.heads, [&](int64_t item) {
+      const Span& span = samples_.spans[item / header.heads];
+      const int64_t head = item % header.heads;
+      const float* queries = to_.qkv + span.first * to_.qkv_stride + head * width;
       const float *cosines = nullptr, *sines = nullptr;
       if (header.rotary >= 0) {
         const Operands::Tables& tables = operands_.rotary[header.rotary];
-        cosines = tables.cosines + sample * tables.stride;
-        sines = tables.sines + sample * tables.stride;
+        cosines = tables.cosines + span.sample * tables.stride;
+        sines = tables.sines + span.sample * tables.stride;
       }
       kernels_.attend({
           queries,
           queries + all,
           queries + 2 * all,
           to_.qkv_stride,
-          tokens,
+          span.tokens,
           width,
           header.scale,
-          operands_.mask ? operands_.mask + sample * operands_.mask_stride : nullptr,
+          operands_.mask ? operands_.mask + span.sample * operands_.mask_stride : nullptr,
           operands_.bias ? operands_.bias + head * tokens * tokens : nullptr,
+          tokens,
           cosines,
           sines,
           header.window,
           operands_.outside,
           to_.scratch + thread_ * to_.scratch_of_thread,
-          to_.seen + sample * tokens * to_.seen_stride + head * width,
+          to_.seen + span.first * to_.seen_stride + head * width,
           to_.seen_stride,
       });
     });
@@ -214,23 +217,26 @@ class BlockRunner::Walk {
   const int64_t width_, rows_;
   const Buffers& to_;
   const Operands& operands_;
+  const Samples& samples_;
   const LayerKernels& kernels_;
   Step* step_;
   const int64_t thread_;
 };
 
-BlockRunner::BlockRunner(const Block& shapes, const Operands& operands)
-    : operands_(operands),
-      threads_(threads_for(multiplications(shapes, operands.samples * operands.tokens))),
-      buffers_(new Buffers(shapes, operands, threads_)) {}
+BlockRunner::BlockRunner(const Block& shapes, const Operands& operands, int64_t rows)
+    : operands_(operands), threads_(threads_for(multiplications(shapes, rows))),
+      buffers_(new Buffers(shapes, rows, operands.tokens, threads_)) {}
 
 BlockRunner::~BlockRunner() = default;
 
 void BlockRunner::run(
-    const Block* blocks, int64_t count, const Block* next, const float* x, float* out) {
+    const Block* blocks, int64_t count, const Block* next, const Samples& samples, const float* x,
+    float* out) {
   const std::unique_ptr<Step[]> steps(new Step[count * kStepsOfBlock]);
-  on_threads(threads_, [&](int64_t thread) {
-    Walk(blocks[0], *buffers_, operands_, steps.get(), thread).run(blocks, count, next, x, out);
+  const int64_t threads = std::min(threads_, threads_for(multiplications(blocks[0], samples.rows)));
+  on_threads(threads, [&](int64_t thread) {
+    Walk(blocks[0], *buffers_, operands_, samples, steps.get(), thread)
+        .run(blocks, count, next, x, out);
   });
 }
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "packed.h"
 
@@ -34,9 +35,21 @@ struct Block {
   int64_t inner() const { return down.inputs; }
 };
 
+// The rows of one sample, which are its tokens.
+struct Span {
+  int64_t sample, first, tokens;
+};
+
+// The samples whose tokens attend, and the rows of the call: theirs, and maybe rows of samples that
+// have exited, which are computed for nothing.
+struct Samples {
+  std::vector<Span> spans;
+  int64_t rows;
+};
+
 // What the blocks of one call share; see eefast/lowering/program.py, Operands.
 struct Operands {
-  int64_t samples, tokens;
+  int64_t tokens;  // from one row of the bias to the next: at least those of any sample
   const float* mask;  // or null
   int64_t mask_stride;  // from one sample to the next; 0: one for all
   const float* bias;  // or null
@@ -48,15 +61,17 @@ struct Operands {
   float outside;
 };
 
-// Runs blocks of the same shapes and dtype over x [samples * tokens, width], with the same memory
-// each time.
+// Runs blocks of the same shapes and dtype over x [rows, width], with the same memory each time.
 class BlockRunner {
  public:
-  BlockRunner(const Block& shapes, const Operands& operands);
+  // For calls of at most so many rows.
+  BlockRunner(const Block& shapes, const Operands& operands, int64_t rows);
   ~BlockRunner();
 
   // out may be x. `next`, or null, is what is likely to run next: its weights are fetched ahead.
-  void run(const Block* blocks, int64_t count, const Block* next, const float* x, float* out);
+  void run(
+      const Block* blocks, int64_t count, const Block* next, const Samples& samples, const float* x,
+      float* out);
 
  private:
   struct Buffers;

@@ -50,6 +50,7 @@ struct Head {
   float scale;           // of the queries
   const float* mask;     // [tokens] or null, added to the scores
   const float* bias;     // [tokens, tokens] or null, added to the scores
+  int64_t bias_stride;   // from one row of it to the next
   const float* cosines;  // [tokens, width] or null: queries and keys are not rotated
   const float* sines;
   int64_t window;  // tokens farther apart get the score `outside`; negative: none

@@ -103,32 +103,34 @@ class EncoderBackbone(Backbone):
         if mask is not None and hides_nothing(mask):
             mask = None
         hidden = self._embed(embedded)
-        return hidden, self.context(hidden, mask, inputs)
+        return hidden, self.context(hidden, hidden.shape[1], mask, inputs)
 
     def _embed(self, inputs: Mapping[str, Tensor | None]) -> Tensor:
         """The hidden states [B, T, D] before layer 1, from the inputs without the mask."""
         hidden: Tensor = self.model.embeddings(**inputs)
         return hidden
 
-    def context(self, hidden: Tensor, mask: Tensor | None, inputs: Inputs) -> EncoderContext:
-        """What the layers need beside `hidden` [B, T, D], computed once per call.
+    def context(
+        self, hidden: Tensor, tokens: int, mask: Tensor | None, inputs: Inputs
+    ) -> EncoderContext:
+        """What the layers need beside the hidden states, computed once per call.
 
-        `mask` is the attention mask [B, T], or None where it hides nothing.
+        Args:
+            hidden: has their dtype and device; its shape does not matter.
+            tokens: T.
+            mask: the attention mask [B, T], or None where it hides nothing.
+            inputs: of the call.
         """
         implementation = self.model.config._attn_implementation
         return EncoderContext(attention_bias(mask, hidden, implementation), self._shown(mask))
 
     def _shown(self, mask: Tensor | None) -> Tensor | None:
         """Which tokens [B, T] count in a mean; None: all, or none is taken."""
-        return mask != 0 if self._reads_mean and mask is not None else None
+        return mask != 0 if self.reads_mean and mask is not None else None
 
     @property
-    def reads_first_token(self) -> bool:
-        """Whether an exit reads the first token of a row as it is."""
-        return not self._reads_mean and self._final_norm() is None
-
-    @property
-    def _reads_mean(self) -> bool:
+    def reads_mean(self) -> bool:
+        """Whether an exit reads the mean over a row's tokens, and not the first."""
         return self._chosen_readout == "mean"
 
     def layer(self, index: int, hidden: Tensor, context: Any) -> Tensor:
@@ -151,12 +153,12 @@ class EncoderBackbone(Backbone):
 
     def readout(self, index: int, hidden: Tensor, context: Any) -> tuple[Tensor, Tensor | None]:
         """The first token of each row, or the mean [R, D] over its tokens; past the final norm."""
-        norm = self._final_norm()
-        if self._reads_mean:
+        norm = self.final_norm()
+        if self.reads_mean:
             return mean_of_shown(hidden if norm is None else norm(hidden), context.shown), None
         return (hidden if norm is None else norm(hidden[:, 0])), None
 
-    def _final_norm(self) -> nn.Module | None:
+    def final_norm(self) -> nn.Module | None:
         """The norm after the last layer, which every exit's vector passes."""
         return None
 

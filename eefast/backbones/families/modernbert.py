@@ -68,13 +68,16 @@ class ModernBertBackbone(EncoderBackbone):
         hidden: Tensor = self.model.embeddings(inputs["input_ids"], inputs.get("inputs_embeds"))
         return hidden
 
-    def context(self, hidden: Tensor, mask: Tensor | None, inputs: Inputs) -> ModernBertContext:
-        common = super().context(hidden, mask, inputs)
+    def context(
+        self, hidden: Tensor, tokens: int, mask: Tensor | None, inputs: Inputs
+    ) -> ModernBertContext:
+        common = super().context(hidden, tokens, mask, inputs)
         full = common.mask
-        tokens, config = hidden.shape[1], self.model.config
+        config = self.model.config
         sliding = full
         if SLIDING in self._types and tokens >= config.sliding_window:  # else it hides nothing
-            sliding = window_bias(full, hidden, config.sliding_window, config._attn_implementation)
+            window, attention = config.sliding_window, config._attn_implementation
+            sliding = window_bias(full, hidden, tokens, window, attention)
         positions = inputs.get("position_ids")
         if positions is None:
             positions = torch.arange(tokens, device=hidden.device)[None]
@@ -88,6 +91,6 @@ class ModernBertBackbone(EncoderBackbone):
         after: Tensor = module(hidden, mask, context.tables[kind])
         return after
 
-    def _final_norm(self) -> nn.Module:
+    def final_norm(self) -> nn.Module:
         norm: nn.Module = self.model.final_norm
         return norm

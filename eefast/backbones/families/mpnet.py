@@ -33,18 +33,20 @@ class MPNetBackbone(RobertaBackbone):
         "inputs_embeds": "BTE",
     }
 
-    def context(self, hidden: Tensor, mask: Tensor | None, inputs: Inputs) -> MPNetContext:
-        common = super().context(hidden, mask, inputs)
-        return MPNetContext(common.mask, common.shown, self._position_bias(hidden))
+    def context(
+        self, hidden: Tensor, tokens: int, mask: Tensor | None, inputs: Inputs
+    ) -> MPNetContext:
+        common = super().context(hidden, tokens, mask, inputs)
+        return MPNetContext(common.mask, common.shown, self._position_bias(tokens, hidden.device))
 
-    def _position_bias(self, hidden: Tensor) -> Tensor:
+    def _position_bias(self, tokens: int, device: torch.device) -> Tensor:
         """The bias [1, heads, T, T] of all layers and samples: it depends on the length alone.
 
         The model's own `compute_position_bias` copies it for every sample and, in some versions,
         makes it on the host, which a CUDA graph cannot capture.
         """
         encoder = self.model.encoder
-        positions = torch.arange(hidden.shape[1], device=hidden.device)
+        positions = torch.arange(tokens, device=device)
         buckets = encoder.relative_position_bucket(positions[None, :] - positions[:, None])
         bias: Tensor = encoder.relative_attention_bias(buckets)  # (T, T, heads)
         return bias.permute(2, 0, 1).contiguous()[None]

@@ -33,6 +33,6 @@ class ViTBackbone(EncoderBackbone):
         dtype = embeddings.patch_embeddings.projection.weight.dtype
         return embeddings(inputs["pixel_values"].to(dtype)), EncoderContext()
 
-    def _final_norm(self) -> nn.Module:
+    def final_norm(self) -> nn.Module:
         norm: nn.Module = self.model.layernorm
         return norm

@@ -63,14 +63,15 @@ def test_a_text_is_one_op_from_the_embeddings_to_the_answer():
     assert set(ops.called) == {"begin_call", "embed_tokens", "packed_stages"}
 
 
-def test_a_batch_stops_where_a_sample_exits():
+def test_a_batch_is_one_op_and_those_who_exit_are_evicted():
     fast, inputs = compiled(Confidence(threshold=0.6)), inputs_for(tiny_model(), 40)
     fast.stats = stats = RuntimeStats()
     with Ops() as ops:
         exits = fast(**inputs).exit_layer
     assert len(exits.unique()) > 2
     [call] = stats.calls
-    assert 0 < call.evictions == ops.called["packed_stages"] - 1
+    assert ops.called["packed_stages"] == 1
+    assert 0 < call.evictions < len(exits.unique())
 
 
 def test_stats_count_what_one_op_did():
@@ -109,19 +110,14 @@ def test_other_embeddings_are_taken_when_the_policy_is_assigned():
     assert fast(input_ids=ids).logits.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("options", "impl"),
-    [({"readout": "mean"}, "auto"), ({}, "reference")],
-    ids=["the mean is read", "another implementation"],
-)
-def test_what_the_op_cannot_do_runs_one_by_one(options, impl):
-    model = tiny_model(**options)
-    fast = eefast.compile(model, Confidence(threshold=1.0), dtype="float32", impl=impl)
+def test_another_implementation_runs_stage_by_stage():
+    model, policy = tiny_model(), Confidence(threshold=1.0)
+    fast = eefast.compile(model, policy, dtype="float32", impl="reference")
     assert isinstance(fast.backbone, PackedBackbone)
     with Ops() as ops:
         output = fast(**inputs_for(model, 3))
     assert (ops.called["packed_stages"], ops.called["packed_blocks"]) == (0, 4)
-    wanted = eefast.compile(model, Confidence(threshold=1.0))(**inputs_for(model, 3))
+    wanted = eefast.compile(model, policy, dtype="float32")(**inputs_for(model, 3))
     torch.testing.assert_close(output.logits, wanted.logits, rtol=1e-4, atol=1e-4)
 
 
@@ -153,28 +149,50 @@ def test_arguments_of_packed_stages():
     fast = compiled(Confidence(threshold=1.0))
     plan, backbone, inputs = fast._plan, fast.backbone, inputs_for(tiny_model(), 2)
     with torch.inference_mode():
-        hidden, _ = backbone.start(inputs)
+        hidden, lengths, tokens, _ = backbone.start_ragged(inputs)
         blocks = backbone.layers.blocks(range(1, 3))
         head = [part for part in plan.stages[0].head if part is not None]
         which = sum((part is not None) << i for i, part in enumerate(plan.stages[0].head))
         steps = [stage.step for stage in plan.stages[:2]]
+        vector = torch.ones(32)
 
-        def run(x=hidden, counts=(1, 1), heads=head * 2, given=(which, which), steps=steps):
+        def run(
+            x=hidden,
+            lengths=lengths,
+            tokens=tokens,
+            counts=(1, 1),
+            norm=(None, None),
+            heads=head * 2,
+            given=(which, which),
+            steps=steps,
+        ):
             state = ExitState.start(2, 3, 4)
             torch.ops.eefast.packed_stages(
-                x, blocks, counts, None, None, [], 0.0, heads, given, steps, plan.table, None,
-                *state[:5], None, None,
+                x, lengths, tokens, blocks, counts, None, None, [], 0.0, False, *norm, 1e-5, heads,
+                given, steps, plan.table, *state[:5], None, None,
             )  # fmt: skip
             return state
 
         assert run().running[:2].all()
+        assert run(norm=(vector, vector)).running[:2].all()
         for change, message in [
-            ({"x": hidden[:0]}, "at least one sample"),
-            ({"x": hidden[0]}, r"x must be \[samples, tokens, 32\]"),
-            ({"x": hidden[:1]}, "hidden has 1 rows for 2 samples"),
+            ({"x": hidden[1:]}, rf"x must be float32 \[{len(hidden)}, 32\]"),
+            ({"x": hidden[:, :31]}, "x must be float32"),
+            ({"x": hidden[None]}, "x must be float32"),
+            ({"lengths": lengths[:0], "x": hidden[:0]}, "at least one sample"),
+            ({"lengths": lengths.int()}, "lengths must be int64"),
+            ({"lengths": lengths[None]}, "lengths must be int64"),
+            ({"lengths": lengths * 0}, f"lengths must be in 1..{tokens}, got 0"),
+            ({"tokens": 1}, "lengths must be in 1..1"),
+            (
+                {"lengths": lengths[:1], "x": hidden[: lengths[0]]},
+                "hidden has 1 rows for 2 samples",
+            ),
             ({"counts": [1]}, "counts must add up to 2 blocks; got 1"),
             ({"counts": [2]}, "for each of 1 stages; got 2 and 2"),
             ({"counts": [2, 0]}, "counts must be in 1..2, got 0"),
+            ({"norm": (vector, None)}, "must be given together"),
+            ({"norm": (vector, vector[1:])}, r"norm_bias must be float32 \[32\]"),
             ({"heads": head}, "heads has fewer tensors"),
             ({"heads": head * 3}, "tensors; given says"),
             ({"given": [which, 1]}, "an exit has no weight"),
