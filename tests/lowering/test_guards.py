@@ -28,13 +28,8 @@ from ..runtime.test_direct import POLICIES
 from .test_linear import case
 from .test_packed import packed
 from .test_program import tokens
+from .test_shapes import ODD
 
-# No width is a multiple of a vector. Relative positions, rotation, windows and gates among them.
-ODD = {
-    "bert": {"hidden_size": 36, "intermediate_size": 51},
-    "mpnet": {"hidden_size": 52, "intermediate_size": 67, "hidden_act": "relu"},
-    "modernbert": {"hidden_size": 40, "intermediate_size": 49},
-}
 LINEARS = [(1, 1, 1), (9, 49, 67), (33, 95, 5)]  # rows, outputs and inputs
 
 
@@ -87,7 +82,10 @@ def test_linear_layers(instruction_set, precision):
     assert_within(results)
 
 
-@pytest.mark.parametrize("options", [{"head": "linear"}, {"head": "pooler", "cascade": True}])
+@pytest.mark.parametrize(
+    "options",
+    [{"head": "linear"}, {"head": "pooler", "cascade": True}, {"readout": "mean"}],
+)
 def test_embeddings_and_exits(options):
     model = tiny_model(**options)
     fast = eefast.compile(model, Never(), dtype="float32")

@@ -88,6 +88,8 @@ def tokens(batch: int, length: int, mask: str) -> dict[str, Tensor]:
             shown[sample] = torch.arange(length) == (sample + length // 2) % length
     if mask == "one sample hidden":
         shown[0] = 0
+    elif mask == "all hidden":
+        shown[:] = 0
     return {**inputs, "attention_mask": shown}
 
 
