@@ -29,7 +29,7 @@ sanitize: setup
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:abort_on_error=1 \
 	LD_PRELOAD="$(call CXX_FILE,libasan.so) $(call CXX_FILE,libstdc++.so)" \
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --import-mode=append \
-	tests/lowering/test_[begls]*.py tests/lowering/test_packed.py tests/ops/test_native.py \
+	tests/lowering/test_[begls]*.py tests/ops/test_native.py \
 	tests/runtime/test_packed_stages.py tests/runtime/test_ragged.py
 
 # Times one exit step and writes docs/bench.md.
