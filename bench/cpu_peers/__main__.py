@@ -12,11 +12,9 @@ an interruption loses one of them; what differs from the model's own answers is 
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,35 +22,23 @@ from typing import Any
 
 from bench.cpu_peers import LENGTHS, PAGE, RESULTS
 from bench.cpu_peers.cell import measured
+from bench.cpu_peers.command import run
 from bench.cpu_peers.engines import Setup
-from bench.cpu_peers.environment import environment, require_packages
+from bench.cpu_peers.environment import environment
 from bench.cpu_peers.export import export
 from bench.cpu_peers.models import SHAPES
 from bench.cpu_peers.page import markdown
-from eefast.measure import write_whole
 
 PACKAGES = ("openvino", "nncf", "onnx", "onnxruntime")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; see the module's docstring."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--results", action="store_true", help="measure nothing")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each engine")
-    options = parser.parse_args(arguments)
-    if options.rounds < 1:
-        parser.error(f"--rounds must be 1 or more, got {options.rounds}")
-    if not options.results:
-        require_packages(*PACKAGES)
-        measure(options.rounds)
-    write_whole(PAGE, markdown(json.loads(RESULTS.read_text())))
-    print(PAGE)
+    run(__doc__, PACKAGES, measure, markdown, RESULTS, PAGE, arguments)
 
 
-def measure(rounds: int) -> None:
-    """Measure all shapes and lengths, and write both files after each."""
+def measure(rounds: int) -> Iterator[dict[str, Any]]:
+    """All shapes and lengths; what has been measured, after each."""
     results: dict[str, Any] = {"environment": environment(*PACKAGES), "rounds": rounds, "cells": []}
     for shape in SHAPES:
         with tempfile.TemporaryDirectory() as made:
@@ -64,8 +50,7 @@ def measure(rounds: int) -> None:
             for length in LENGTHS:
                 setup = Setup(shape, length, folder, results["environment"]["threads"])
                 results["cells"].append(measured(setup, failed, rounds))
-                write_whole(RESULTS, json.dumps(results, indent=1) + "\n")
-                write_whole(PAGE, markdown(results))
+                yield results
 
 
 if __name__ == "__main__":

@@ -9,11 +9,9 @@ stopped. Nothing else should run meanwhile. Writes docs/cpu_texts.json and docs/
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -23,39 +21,29 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from bench.cpu_peers.environment import environment, require_packages
+from bench.cpu_peers.command import run
+from bench.cpu_peers.environment import environment
 from bench.cpu_peers.worker import Engine, Worker
 from bench.cpu_texts import OWN, PAGE, PEERS, PRECISIONS, RESULTS, TIMED
 from bench.cpu_texts.data import texts
 from bench.cpu_texts.engines import Answers, openvino, ours
 from bench.cpu_texts.export import export
 from bench.cpu_texts.page import markdown
-from eefast.measure import take_turns, write_whole
+from eefast.measure import take_turns
 
+PACKAGES = "openvino", "nncf"
 HINTS = {"OpenVINO fp32": ("f32",), "OpenVINO int8": ("f32", "bf16")}
 """Precisions of what is not int8 in a file."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point; see the module's docstring."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--results", action="store_true", help="measure nothing")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each engine and policy")
-    options = parser.parse_args(arguments)
-    if options.rounds < 1:
-        parser.error(f"--rounds must be 1 or more, got {options.rounds}")
-    if not options.results:
-        require_packages("openvino", "nncf")
-        write_whole(RESULTS, json.dumps(measured(options.rounds), indent=1) + "\n")
-    write_whole(PAGE, markdown(json.loads(RESULTS.read_text())))
-    print(PAGE)
+    run(__doc__, PACKAGES, measured, markdown, RESULTS, PAGE, arguments)
 
 
-def measured(rounds: int) -> dict[str, Any]:
+def measured(rounds: int) -> Iterator[dict[str, Any]]:
     """What every engine answers and how long it takes, by engine and policy."""
-    results: dict[str, Any] = {"environment": environment("openvino", "nncf"), "rounds": rounds}
+    results: dict[str, Any] = {"environment": environment(*PACKAGES), "rounds": rounds}
     threads, labels = results["environment"]["threads"], texts("test").labels
     with tempfile.TemporaryDirectory() as made, ExitStack() as ends:
         # In a process of its own: what it needs of memory is then free again.
@@ -84,7 +72,7 @@ def measured(rounds: int) -> dict[str, Any]:
         for name, worker in workers.items()
         for policy, answers in worker.ready[1].items()
     ]
-    return results
+    yield results
 
 
 def _times(workers: Mapping[str, Worker], rounds: int) -> dict[tuple[str, str], list[list[float]]]:

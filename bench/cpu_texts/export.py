@@ -36,7 +36,7 @@ def export(folder: Path) -> dict[str, dict[str, Path]]:
             AtDepth(trained, layers),
             example_input=texts("test").inputs[0],
             input=[
-                (name, ov.PartialShape([1, -1]), ov.Type.i64)
+                (name, ov.PartialShape([-1, -1]), ov.Type.i64)
                 for name in ("input_ids", "attention_mask")
             ],
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.policy_study.results import OWN, REFERENCE, RULE, TARGETS
 from bench.policy_study.statements import statements
+from bench.policy_study.times import is_cut
+from eefast.evaluation import FixedDepth
 from eefast.measure import Curve, draw_curves, markdown_table
 
 Results = Mapping[str, Any]
@@ -181,30 +183,45 @@ def crossed(study: Results) -> str:
 
 
 def clock(times: Mapping[str, Any]) -> str:
-    """What some policies take on a clock."""
+    """What some systems and -kL take on a clock."""
     rows = [
         [
             study,
             name,
-            f"{row['layer_speedup']:.2f}x",
-            f"{row['speedup_vs_never']:.2f}x",
-            f"{row['speedup_vs_transformers']:.2f}x",
+            f"{row['accuracy']:.3f}",
+            f"{row['layers']:.2f}",
             f"{row['p50_ms']:.2f}",
-            f"{row['p90_ms']:.2f}",
+            f"{row['mean_ms']:.2f}",
+            "" if row["faster"] is None else f"{row['faster']:.2f}x",
         ]
         for study, found in times["studies"].items()
-        for name, row in found.items()
+        for name, row in _against_cut(found)
     ]
     where = times["environment"]
     columns = [
-        "study", "system", "layers", "vs full depth", "vs transformers", "p50 ms", "p90 ms",
+        "study", "system", "accuracy", "layers", "p50 ms", "mean ms", "faster than -kL",
     ]  # fmt: skip
     return (
         "## On a clock\n\n"
-        f"Batch 1, variants in turn, settings by the rule, {where['dtype']}, {where['threads']} "
-        f"threads of {where['cpu']}, torch {where['torch']}, transformers "
-        f"{where['transformers']}.\n\n{markdown_table(columns, rows)}"
+        "The first seed, settings by the rule; batch 1, all models of a study in turn, "
+        f"`dtype={where['dtype']!r}`, {where['threads']} threads of {where['cpu']}, torch "
+        f"{where['torch']}, transformers {where['transformers']}. Accuracy and layers are of all "
+        f"test texts in {where['dtype']}, times of {where['timed']}. *Faster than -kL*: the mean "
+        "time that -kL needs for the system's accuracy, over the system's; a random mix of two "
+        "depths has a mix of their times.\n\n"
+        f"{markdown_table(columns, rows)}"
     )
+
+
+def _against_cut(found: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a study, each with how much faster it is than -kL at equal accuracy."""
+    cut = sorted((row for name, row in found.items() if is_cut(name)), key=lambda r: r["mean_ms"])
+    depth = FixedDepth([r["mean_ms"] for r in cut], [r["accuracy"] for r in cut]) if cut else None
+    for name, row in found.items():
+        faster = None
+        if depth is not None and not is_cut(name):
+            faster = depth.layers_for(row["accuracy"]) / row["mean_ms"]
+        yield name, {**row, "faster": faster}
 
 
 def draw(results: Results, folder: Path) -> None:

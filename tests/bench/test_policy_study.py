@@ -95,7 +95,8 @@ def test_a_run_writes_the_page_and_a_second_one_trains_nothing(
     monkeypatch.setattr("bench.policy_study.times.SYSTEMS", SYSTEMS)
     command.main(["--results", "--time"])
     measured = json.loads((folder / "times.json").read_text())
-    assert list(measured["studies"]["mr-tiny"]) == ["BEEM-A"]
+    assert list(measured["studies"]["mr-tiny"]) == ["-1L", "-3L", "BEEM-A"]
+    assert "| mr-tiny | -3L |" in page.read_text()
     assert "| mr-tiny | BEEM-A |" in page.read_text()
     assert page.read_text().startswith(first[:2000])
 
