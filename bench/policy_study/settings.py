@@ -120,7 +120,7 @@ STUDIES = {
             complete=1,
         ),
         Study("mr", "mpnet", (1,), (6, 9, 12)),
-        Study("r52", "minilm", (1,), (2, 4, 6)),
+        Study("r52", "minilm", (1, 2, 3), (2, 4, 6)),
         Study("tweets", "minilm", (1,), (2, 4, 6)),
         Study("newsgroups", "minilm", (1,), (2, 4, 6)),
     )
