@@ -87,6 +87,7 @@ def in_a_child(body: Callable[[], None]) -> str:
     if child == 0:
         code = 1
         try:
+            torch.set_num_threads(1)  # OpenMP's threads do not survive a fork: waiting hangs
             body()
             code = 0
         except BaseException:

@@ -9,26 +9,16 @@ stopped. Nothing else should run meanwhile. Writes docs/cpu_batches.json and doc
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from functools import partial
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
-
-from tqdm.auto import tqdm
 
 from bench.cpu_batches import PAGE, RESULTS, SIZES, TEXTS
 from bench.cpu_batches.engines import openvino, ours
 from bench.cpu_batches.page import markdown
 from bench.cpu_peers.command import run
 from bench.cpu_peers.environment import environment
-from bench.cpu_peers.worker import Engine, Worker
-from bench.cpu_texts import OWN, PEERS, PRECISIONS
-from bench.cpu_texts.__main__ import HINTS, PACKAGES
-from bench.cpu_texts.export import export
+from bench.cpu_texts.workers import PACKAGES, workers
 from eefast.measure import take_turns
 
 
@@ -40,22 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measured(rounds: int) -> Iterator[dict[str, Any]]:
     """The seconds that every engine takes for all texts, by policy, size and round."""
     results: dict[str, Any] = {"environment": environment(*PACKAGES), "rounds": rounds}
-    threads = results["environment"]["threads"]
-    with tempfile.TemporaryDirectory() as made, ExitStack() as ends:
-        # In a process of its own: what it needs of memory is then free again.
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            files = pool.submit(export, Path(made)).result()
-        set_ups: dict[str, Callable[[], Engine]] = {
-            name: partial(ours, name) for name in (OWN, *PRECISIONS)
-        }
-        set_ups |= {name: partial(openvino, files[name], HINTS[name], threads) for name in PEERS}
-        workers: dict[str, Worker] = {}
-        for name, set_up in tqdm(set_ups.items(), desc="setting up", disable=None):
-            workers[name] = Worker(set_up)
-            ends.callback(workers[name].close)
+    with workers(ours, openvino, results["environment"]["threads"]) as engines:
         turns = {
             (name, policy, size): partial(worker.turn, (policy, size))
-            for name, worker in workers.items()
+            for name, worker in engines.items()
             for policy in worker.ready[1]
             for size in SIZES
         }
@@ -78,7 +56,7 @@ def measured(rounds: int) -> Iterator[dict[str, Any]]:
                 for size in SIZES
             },
         }
-        for name, worker in workers.items()
+        for name, worker in engines.items()
         for policy, answered in worker.ready[1].items()
     ]
     yield results

@@ -10,30 +10,19 @@ stopped. Nothing else should run meanwhile. Writes docs/cpu_texts.json and docs/
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from functools import partial
-from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
-
-from tqdm.auto import tqdm
 
 from bench.cpu_peers.command import run
 from bench.cpu_peers.environment import environment
-from bench.cpu_peers.worker import Engine, Worker
-from bench.cpu_texts import OWN, PAGE, PEERS, PRECISIONS, RESULTS, TIMED
+from bench.cpu_peers.worker import Worker
+from bench.cpu_texts import OWN, PAGE, RESULTS, TIMED
 from bench.cpu_texts.data import texts
 from bench.cpu_texts.engines import Answers, openvino, ours
-from bench.cpu_texts.export import export
 from bench.cpu_texts.page import markdown
+from bench.cpu_texts.workers import PACKAGES, workers
 from eefast.measure import take_turns
-
-PACKAGES = "openvino", "nncf"
-HINTS = {"OpenVINO fp32": ("f32",), "OpenVINO int8": ("f32", "bf16")}
-"""Precisions of what is not int8 in a file."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -44,22 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def measured(rounds: int) -> Iterator[dict[str, Any]]:
     """What every engine answers and how long it takes, by engine and policy."""
     results: dict[str, Any] = {"environment": environment(*PACKAGES), "rounds": rounds}
-    threads, labels = results["environment"]["threads"], texts("test").labels
-    with tempfile.TemporaryDirectory() as made, ExitStack() as ends:
-        # In a process of its own: what it needs of memory is then free again.
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            files = pool.submit(export, Path(made)).result()
-        set_ups: dict[str, Callable[[], Engine]] = {
-            name: partial(ours, name) for name in (OWN, *PRECISIONS)
-        }
-        set_ups |= {name: partial(openvino, files[name], HINTS[name], threads) for name in PEERS}
-        workers: dict[str, Worker] = {}
-        for name, set_up in tqdm(set_ups.items(), desc="answering all texts", disable=None):
-            workers[name] = Worker(set_up)
-            ends.callback(workers[name].close)
+    labels = texts("test").labels
+    with workers(ours, openvino, results["environment"]["threads"]) as engines:
         print("timing", file=sys.stderr, flush=True)
-        times = _times(workers, rounds)
-    own = workers[OWN].ready[1]
+        times = _times(engines, rounds)
+    own = engines[OWN].ready[1]
     results["texts"] = len(labels)
     results["engines"] = [
         {
@@ -69,20 +47,20 @@ def measured(rounds: int) -> Iterator[dict[str, Any]]:
             **_compared(answers, own[policy], labels),
             "ms": times[name, policy],
         }
-        for name, worker in workers.items()
+        for name, worker in engines.items()
         for policy, answers in worker.ready[1].items()
     ]
     yield results
 
 
-def _times(workers: Mapping[str, Worker], rounds: int) -> dict[tuple[str, str], list[list[float]]]:
+def _times(engines: Mapping[str, Worker], rounds: int) -> dict[tuple[str, str], list[list[float]]]:
     """Of each engine and policy: the milliseconds of each text, by round."""
     kept: dict[tuple[str, str], list[list[float]]] = {
-        (name, policy): [] for name, worker in workers.items() for policy in worker.ready[1]
+        (name, policy): [] for name, worker in engines.items() for policy in worker.ready[1]
     }
 
     def ask(name: str, policy: str) -> float:
-        ms = workers[name].turn(policy)
+        ms = engines[name].turn(policy)
         kept[name, policy].append([round(x, 4) for x in ms])
         return float(sum(ms))
 

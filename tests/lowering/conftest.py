@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from eefast.ops import _native  # noqa: F401  (loads the ops)
+from eefast.ops import _native
 
+assert _native.AVAILABLE, "the C++ extension is not built"
 SETS = torch.ops.eefast.cpp_layer_instruction_sets()
 
 

@@ -14,8 +14,8 @@ namespace {
 constexpr int64_t kRowsAtOnce = 256;
 
 // How many rows one thread copies in the time in which two threads compute a block of one. Measured
-// on two cores with AMX at widths 384 and 768: in float32 150 to 570, in int8 45 to 130. Other
-// processors compute slower, so that a copy costs no more than it saves.
+// on two cores with AMX at widths 384 and 768: in float32 150 to 570, in int8 45 to 130. Where products
+// are slower beside copies, as without AMX, the true number is larger, and some evictions come late.
 constexpr int64_t kRowsCopiedPerRow = 32;
 
 }  // namespace
